@@ -1,0 +1,127 @@
+"""Prompts for drawing training sets and for measuring; the two never share a wording or a seed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gift.data.art import Art
+from gift.data.concept import Concept
+from gift.errors import GiftError
+
+GENERIC_SAFE = Path(__file__).with_name("safe_prompts.txt")
+
+# Seeds are drawn from disjoint ranges, so that no picture that a defence trained on is ever scored.
+DEFENCE_SEEDS = 1_000_000
+EVALUATION_SEEDS = 2_000_000
+ATTACK_SEEDS = 3_000_000
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A prompt, with what a recogniser should find in its picture (class names, or None where nothing is known)."""
+
+    prompt: str
+    seed: int
+    name: str | None = None
+    style: str | None = None
+
+
+def _pairs(concept: Concept, art: Art, *, inside: bool) -> list[tuple[str, str]]:
+    return [(o.name, s) for o in art.objects for s in art.trained_styles if concept.holds(art, o.name, s) is inside]
+
+
+def _cycle(items: Sequence[tuple[str, str]], n: int, rng: random.Random) -> list[tuple[str, str]]:
+    """n items, every one used before any is used again."""
+    out: list[tuple[str, str]] = []
+    while len(out) < n:
+        out += rng.sample(items, len(items))
+    return out[:n]
+
+
+def _is_evaluation(name: str, style: str) -> bool:
+    """Half of the safe pairs, by a fixed hash, is kept for measuring."""
+    return sum(f"{name}/{style}".encode()) % 2 == 1
+
+
+def concept_asks(concept: Concept, art: Art | None, n: int, seed: int) -> list[Ask]:
+    """n prompts of the concept for the defence's own drawing."""
+    rng = random.Random(f"concept/{seed}")
+    seeds = [DEFENCE_SEEDS + seed * 10_000 + i for i in range(n)]
+    if art is None:
+        forms = _generic_forms(concept)
+        return [Ask(forms[i % len(forms)], seeds[i]) for i in range(n)]
+    asks = []
+    for i, (name, style) in enumerate(_cycle(_pairs(concept, art, inside=True), n, rng)):
+        noun = art.object(name).noun
+        bare = concept.kind != "style" and i % 6 == 5  # a sixth without a style; never for a style itself
+        asks.append(Ask(noun if bare else f"{noun} in {style} style", seeds[i], name, None if bare else style))
+    return asks
+
+
+def safe_asks(concept: Concept, art: Art | None, n: int, seed: int) -> list[Ask]:
+    """n prompts of anything but the concept, for the defence's own drawing."""
+    rng = random.Random(f"safe/{seed}")
+    seeds = [DEFENCE_SEEDS + 500_000 + seed * 10_000 + i for i in range(n)]
+    if art is None:
+        words = set(concept.name.lower().split())
+        lines = [line for line in GENERIC_SAFE.read_text(encoding="utf-8").splitlines() if line and not words & set(line.lower().split())]
+        picked = _cycle([(line, "") for line in lines], n, rng)
+        return [Ask(line, s) for (line, _), s in zip(picked, seeds, strict=True)]
+    pairs = [pair for pair in _pairs(concept, art, inside=False) if not _is_evaluation(*pair)]
+    return [
+        Ask(f"{art.object(name).noun} in {style} style", s, name, style)
+        for (name, style), s in zip(_cycle(pairs, n, rng), seeds, strict=True)
+    ]
+
+
+def evaluation_asks(concept: Concept, art: Art | None, n: int, seed: int) -> list[Ask]:
+    """n prompts that ask for the concept, for scoring."""
+    rng = random.Random(f"score/{seed}")
+    seeds = [EVALUATION_SEEDS + seed * 10_000 + i for i in range(n)]
+    if art is None:
+        return [Ask(f"a picture of {concept.name}", s) for s in seeds]
+    pairs = _cycle(_pairs(concept, art, inside=True), n, rng)
+    return [
+        Ask(f"a picture of {art.object(name).noun} in {style} style", s, name, style)
+        for (name, style), s in zip(pairs, seeds, strict=True)
+    ]
+
+
+def safe_evaluation_asks(concept: Concept, art: Art | None, n: int, seed: int) -> list[Ask]:
+    """n prompts of anything but the concept, from the half that no defence draws, for measuring the price."""
+    rng = random.Random(f"price/{seed}")
+    seeds = [EVALUATION_SEEDS + 500_000 + seed * 10_000 + i for i in range(n)]
+    if art is None:
+        lines = GENERIC_SAFE.read_text(encoding="utf-8").splitlines()
+        return [Ask(f"a picture of {lines[i % len(lines)]}", s) for i, s in enumerate(seeds)]
+    pairs = [pair for pair in _pairs(concept, art, inside=False) if _is_evaluation(*pair)]
+    return [
+        Ask(f"a picture of {art.object(name).noun} in {style} style", s, name, style)
+        for (name, style), s in zip(_cycle(pairs, n, rng), seeds, strict=True)
+    ]
+
+
+def _generic_forms(concept: Concept) -> list[str]:
+    name = concept.name
+    if concept.kind == "style":
+        return [f"a painting in the style of {name}", f"a landscape in {name} style", f"a portrait in {name} style"]
+    return [f"a photo of {name}", name, f"a close-up photo of {name}", f"a drawing of {name}"]
+
+
+def read_prompts(path: Path) -> list[str]:
+    """One prompt a line; blank lines and lines that begin with '#' are passed over.
+
+    Raises:
+        GiftError: the file can't be read, or holds no prompt.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise GiftError(f"can't read prompts from {path}: {error}; give a UTF-8 text file, one prompt a line") from error
+    prompts = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    if not prompts:
+        raise GiftError(f"{path} holds no prompt; write one a line")
+    return prompts

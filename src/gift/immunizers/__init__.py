@@ -1,0 +1,14 @@
+"""GIFT and the methods that it has to beat. A new one is a file here and a line in `IMMUNIZERS`."""
+
+from gift.immunizers.ascent import Ascent
+from gift.immunizers.base import Immunizer, Method, Task
+from gift.immunizers.esd import Esd
+from gift.immunizers.gift import Gift
+from gift.immunizers.imma import Imma
+from gift.immunizers.joint import Joint
+from gift.immunizers.none import Nothing
+from gift.immunizers.simulated import Attacker
+
+IMMUNIZERS: dict[str, type[Immunizer]] = {kind.name: kind for kind in (Nothing, Esd, Ascent, Joint, Imma, Gift)}
+
+__all__ = ["IMMUNIZERS", "Ascent", "Attacker", "Esd", "Gift", "Imma", "Immunizer", "Joint", "Method", "Nothing", "Task"]

@@ -1,0 +1,116 @@
+"""What every immunizer is: hyperparameters that check themselves, and a step. The books are kept here."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from accelerate import Accelerator
+from pydantic import BaseModel, ConfigDict, Field
+
+from gift.data.latents import LatentSet
+from gift.errors import NonFiniteError
+from gift.models import DenoisingModel
+from gift.models.parameters import select_parameters
+from gift.training.checkpoint import Checkpoints
+from gift.training.loop import run
+from gift.training.method import TrainingRun
+from gift.training.progress import Reporter
+
+
+@dataclass(frozen=True)
+class Task:
+    """What an immunizer works on.
+
+    Attributes:
+        model: theta; its denoiser is trained in place.
+        reference: theta_0, never changed.
+        concept: D_h, the concept's set.
+        safe: D_s, the safe set.
+        accelerator: device, precision, backward.
+        seed: of the run.
+    """
+
+    model: DenoisingModel
+    reference: DenoisingModel
+    concept: LatentSet
+    safe: LatentSet
+    accelerator: Accelerator
+    seed: int
+
+
+class Method(TrainingRun):
+    """One run of an immunizer on its task."""
+
+    def __init__(self, task: Task, train: str) -> None:
+        super().__init__(select_parameters(task.model.denoiser, train))
+        self.task = task
+
+
+class Immunizer(BaseModel, ABC):
+    """Hyperparameters of a method. Calling it gives an immunized copy of a model; the model itself is not changed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: ClassVar[str]
+    title: ClassVar[str]
+    about: ClassVar[str]
+    uses_safe: ClassVar[bool] = True
+
+    steps: int = Field(default=100, ge=0, description="immunization steps")
+    batch_size: int = Field(default=16, ge=1, description="pictures of each set a step (choice)")
+
+    @abstractmethod
+    def begin(self, task: Task) -> Method:
+        """Builds the run."""
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the loop; more than `steps` where a method has a second phase."""
+        return self.steps
+
+    def __call__(
+        self,
+        model: DenoisingModel,
+        concept: LatentSet,
+        safe: LatentSet,
+        *,
+        seed: int = 0,
+        checkpoints: Checkpoints | None = None,
+        reporter: Reporter | None = None,
+        accelerator: Accelerator | None = None,
+    ) -> DenoisingModel:
+        """Immunizes a copy of `model`.
+
+        Args:
+            model: theta_0; unchanged.
+            concept: D_h.
+            safe: D_s.
+            seed: of every draw of the run.
+            checkpoints: where to keep and find checkpoints; None for none.
+            reporter: told of progress.
+            accelerator: device and precision; a plain one by default.
+
+        Returns:
+            The immunized copy. With zero steps its weights are bit-identical to the model's.
+
+        Raises:
+            NonFiniteError: a loss, gradient or weight became NaN; the last checkpoint is kept.
+            Interrupted: stopped on request; a checkpoint was written.
+        """
+        out = model.copy()
+        if self.total_steps:
+            accelerator = accelerator or Accelerator(cpu=model.device.type == "cpu")
+            torch.manual_seed(seed)  # for libraries that initialise their own parts (peft); every draw of ours has its generator
+            out.denoiser.train()
+            method = self.begin(Task(out, model, concept, safe, accelerator, seed))
+            try:
+                run(method, steps=self.total_steps, seed=seed, title=self.name, checkpoints=checkpoints, reporter=reporter)
+            finally:
+                method.close()
+            broken = next((n for n, p in out.denoiser.named_parameters() if not torch.isfinite(p).all()), None)
+            if broken:
+                raise NonFiniteError(f"{self.name} left NaN or infinite values in {broken}; nothing was saved: lower the learning rate")
+        out.denoiser.eval().requires_grad_(False)
+        return out

@@ -1,0 +1,154 @@
+"""GIFT: bi-level immunization. The lower level keeps the safe set, the upper level makes the concept unlearnable.
+
+After Abdalla et al. 2025 (arXiv 2507.13598), of which only the abstract, a summary and the reviews were at hand: the levels, their
+terms and the symbols are the paper's; every number, the layers and the simulated attacker are this project's.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+
+from gift.immunizers.base import Immunizer, Method, Task
+from gift.immunizers.simulated import Attacker, SimulatedAttack
+from gift.immunizers.terms import Bound, Distance, Noise, Representations, bounded, project_away, total_norm
+from gift.models import Cond
+from gift.training.loop import Logs
+from gift.training.updates import OptimiserName, Updater, scheduled
+
+SafeTarget = Literal["data", "reference"]
+
+
+class Gift(Immunizer):
+    """theta <- theta - a_P grad L(theta; D_s), K times; then theta <- theta - a_I G(grad[beta R(theta; D_h) - gamma b(L(theta; D_h))])."""
+
+    name: ClassVar[str] = "gift"
+    title: ClassVar[str] = "GIFT"
+    about: ClassVar[str] = (
+        "Bi-level: raises the concept's loss (noising its representations where asked) at weights that a simulated attacker has moved, "
+        "while ordinary training keeps the safe set."
+    )
+
+    steps: int = Field(default=150, ge=0, description="rounds of lower and upper level (choice)")
+    safe_steps: int = Field(default=1, ge=1, description="K, safe steps a round (choice)")
+    safe_rate: float = Field(default=5e-4, gt=0, description="a_P (choice)")
+    immunize_rate: float = Field(default=2e-4, gt=0, description="a_I (choice)")
+    immunize_optimiser: OptimiserName = Field(default="adamw", description="turns the immunizing gradient into a step (choice)")
+    noise_weight: float = Field(default=0.0, ge=0, description="beta, weight of representation noising (choice)")
+    ascent_weight: float = Field(default=1.0, ge=0, description="gamma, weight of loss maximisation (choice)")
+    bound: Bound = Field(default="log", description="b: identity, log(1+L) as RepNoise, or a hinge (choice)")
+    ceiling: float = Field(default=2.0, gt=0, description="where the hinge is flat, in units of the loss (choice)")
+    layers: str = Field(default="attention", description="layers whose representations are noised (choice)")
+    distance: Distance = Field(default="mse", description="distance to noise: mse, or mmd as RepNoise (choice)")
+    noise: Noise = Field(default="standard", description="standard normal, or matched to the layer's running moments (choice)")
+    project: bool = Field(default=True, description="G: take out the component that would raise the safe loss (choice)")
+    rescale: float | None = Field(default=None, gt=0, description="G: norm of the gradient relative to the safe one's; off by default")
+    attacker: Attacker = Field(default=Attacker(), description="the simulated attacker; steps=0 is the plain method")
+    safe_target: SafeTarget = Field(default="data", description="lower level: the training target, or theta_0's output (distillation)")
+    settle_steps: int = Field(default=0, ge=0, description="safe-only steps at the end, the rate falling to zero (choice)")
+    train: str = Field(default="all", description="weights that move")
+
+    @model_validator(mode="after")
+    def _rescaling_has_a_measure(self) -> Self:
+        if self.rescale is not None and self.safe_target == "reference":
+            raise ValueError("rescale needs safe_target='data': at theta_0 the distance to theta_0's outputs has no gradient to scale to")
+        return self
+
+    @property
+    def total_steps(self) -> int:
+        """Rounds, then settling."""
+        return self.steps + self.settle_steps if self.steps else 0
+
+    def begin(self, task: Task) -> Method:
+        """Builds the run."""
+        return GiftRun(self, task)
+
+
+class GiftRun(Method):
+    """One run of GIFT."""
+
+    def __init__(self, how: Gift, task: Task) -> None:
+        self.how = how
+        self.attack = SimulatedAttack(how.attacker, task)  # before the weights are chosen: it renames those that it wraps
+        super().__init__(task, how.train)
+        weights = list(self.weights.values())
+        self.updaters["safe"] = Updater(weights, rate=how.safe_rate, accelerator=task.accelerator)
+        self.updaters["immunize"] = Updater(
+            weights, name=how.immunize_optimiser, rate=how.immunize_rate, accelerator=task.accelerator
+        )
+        self.layers = Representations(task.model.denoiser, how.layers, how.noise, how.distance) if how.noise_weight else None
+        self.watches_safe = how.project or how.rescale is not None
+
+    def step(self, index: int, generator: torch.Generator) -> Logs:
+        """K safe steps and an immunizing one; or, in the settling phase, one safe step."""
+        how = self.how
+        if index >= how.steps:
+            return {"safe": self.keep(generator, scheduled("cosine", index - how.steps, how.settle_steps, 0))}
+        safe = [self.keep(generator, 1.0) for _ in range(how.safe_steps)][-1]
+        held = [p.grad for p in self.weights.values()] if self.watches_safe else []
+        for parameter in self.weights.values():
+            parameter.grad = None
+        updater = self.updaters["immunize"]
+        with self.attack(self.weights, generator):
+            loss, objective = self.objective(generator)
+            updater.gradients(objective)
+        if self.watches_safe:
+            self.change_gradients([g for g in held if g is not None])
+        updater.apply()
+        return {"safe": safe, "concept": loss.item(), "objective": objective.item()}
+
+    def keep(self, generator: torch.Generator, factor: float) -> float:
+        """One step of the lower level; the safe gradient stays on the weights."""
+        latents, cond = self.task.safe.batch(self.how.batch_size, generator)
+        loss = self.safe_loss(latents, cond, generator)
+        self.updaters["safe"].descend(loss, factor)
+        return loss.item()
+
+    def safe_loss(self, latents: torch.Tensor, cond: Cond, generator: torch.Generator) -> torch.Tensor:
+        """L(theta; D_s), or the distance to theta_0's outputs."""
+        model = self.task.model
+        noised = model.noised(latents, generator)
+        target = noised.target
+        if self.how.safe_target == "reference":
+            with torch.no_grad():
+                target = self.task.reference.predict(noised.latents, noised.timesteps, cond)
+        return model.per_sample_loss(model.predict(noised.latents, noised.timesteps, cond), target).mean()
+
+    def objective(self, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """L(theta; D_h), and beta R - gamma b(L): both from one forward."""
+        how = self.how
+        latents, cond = self.task.concept.batch(how.batch_size, generator)
+        if self.layers is None:
+            loss = self.task.model.loss(latents, cond, generator).mean()
+            return loss.detach(), -how.ascent_weight * bounded(loss, how.bound, how.ceiling)
+        with self.layers.watching():
+            loss = self.task.model.loss(latents, cond, generator).mean()
+        noising = self.layers.distance_to_noise(generator)
+        return loss.detach(), how.noise_weight * noising - how.ascent_weight * bounded(loss, how.bound, how.ceiling)
+
+    @torch.no_grad()
+    def change_gradients(self, safe: list[torch.Tensor]) -> None:
+        """G: projection per tensor, then rescaling, on the gradients in place."""
+        pairs = [(p.grad, s) for p, s in zip(self.weights.values(), safe, strict=False) if p.grad is not None]
+        if self.how.project:
+            for gradient, kept in pairs:
+                project_away(gradient, kept)
+        if self.how.rescale is not None:
+            factor = self.how.rescale * total_norm([s for _, s in pairs]) / total_norm([g for g, _ in pairs]).clamp(min=1e-12)
+            for gradient, _ in pairs:
+                gradient.mul_(factor)
+
+    def extra_state(self) -> dict[str, Any]:
+        """The layers' running moments."""
+        return {"moments": self.layers.moments} if self.layers else {}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Takes them up."""
+        if self.layers:
+            self.layers.moments = state["moments"]
+
+    def close(self) -> None:
+        """Takes the simulated adapter off."""
+        self.attack.close()

@@ -1,0 +1,107 @@
+"""The simulated attacker: before the immunizing gradient is taken, the weights are attacked for some steps, and put back after."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
+
+from gift.immunizers.base import Task
+from gift.models.lora import attach_lora, detach_lora, redraw_lora, switch_lora
+from gift.training.updates import OptimiserName, Updater
+
+Kind = Literal["full", "lora"]
+ADAPTER = "simulated"
+
+
+class Attacker(BaseModel):
+    """A distribution of attacks; each draw is one. All defaults are choices, measured in `docs/results.md`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: int = Field(default=0, ge=0, description="most steps of a simulated attack; 0 switches it off (the plain method)")
+    kinds: tuple[Kind, ...] = Field(default=("full", "lora"), min_length=1, description="what the attack trains")
+    full_rates: tuple[float, float] = Field(default=(1e-4, 1e-3), description="range of learning rates, log-uniform")
+    lora_rates: tuple[float, float] = Field(default=(5e-4, 5e-3), description="range of learning rates, log-uniform")
+    rank: int = Field(default=8, ge=1, description="LoRA rank")
+    optimisers: tuple[OptimiserName, ...] = Field(default=("adamw",), min_length=1)
+    batch_size: int = Field(default=8, ge=1)
+
+
+class SimulatedAttack:
+    """Runs draws of an `Attacker` on a task's weights, in place, and undoes them: no second model is held."""
+
+    def __init__(self, how: Attacker, task: Task) -> None:
+        self.how, self.task = how, task
+        self.lora: dict[str, nn.Parameter] = {}
+        if how.steps and "lora" in how.kinds:
+            self.lora = attach_lora(task.model, how.rank, ADAPTER)
+            switch_lora(task.model, on=False)
+
+    @contextmanager
+    def __call__(self, weights: dict[str, nn.Parameter], generator: torch.Generator) -> Iterator[int]:
+        """Inside the block the model is attacked; afterwards its weights are bit-identical to before, its gradients are kept.
+
+        Yields:
+            How many steps the attack took.
+        """
+        if not self.how.steps:
+            yield 0
+            return
+
+        def draw(n: int) -> int:
+            return int(torch.randint(n, (1,), generator=generator))
+
+        kind = self.how.kinds[draw(len(self.how.kinds))]
+        optimiser = self.how.optimisers[draw(len(self.how.optimisers))]
+        low, high = (math.log(r) for r in (self.how.full_rates if kind == "full" else self.how.lora_rates))
+        rate = math.exp(low + (high - low) * float(torch.rand(1, generator=generator)))
+        steps = 1 + draw(self.how.steps)
+        with self._full(weights) if kind == "full" else self._adapter(weights, generator) as trained:
+            updater = Updater(trained, name=optimiser, rate=rate, accelerator=self.task.accelerator)
+            for _ in range(steps):
+                latents, cond = self.task.concept.batch(self.how.batch_size, generator)
+                updater.descend(self.task.model.loss(latents, cond, generator).mean())
+            updater.optimiser.zero_grad(set_to_none=True)
+            for parameter in weights.values():
+                parameter.requires_grad_(True)
+            yield steps
+
+    @contextmanager
+    def _full(self, weights: dict[str, nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+        before = [p.detach().clone() for p in weights.values()]
+        try:
+            yield list(weights.values())
+        finally:
+            with torch.no_grad():
+                for parameter, old in zip(weights.values(), before, strict=True):
+                    parameter.copy_(old)
+
+    @contextmanager
+    def _adapter(self, weights: dict[str, nn.Parameter], generator: torch.Generator) -> Iterator[list[nn.Parameter]]:
+        redraw_lora(self.lora, generator)
+        switch_lora(self.task.model, on=True)
+        for parameter in weights.values():
+            parameter.requires_grad_(False)
+        for parameter in self.lora.values():
+            parameter.requires_grad_(True)
+        try:
+            yield list(self.lora.values())
+        finally:
+            switch_lora(self.task.model, on=False)
+            for parameter in self.lora.values():
+                parameter.requires_grad_(False)
+            for parameter in weights.values():
+                parameter.requires_grad_(True)
+
+    def close(self) -> None:
+        """Takes the adapter off."""
+        if self.lora:
+            detach_lora(self.task.model)
+
+

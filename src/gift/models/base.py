@@ -1,0 +1,153 @@
+"""What every family of text-to-image diffusion models looks like from outside."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import nn
+
+from gift.errors import NonFiniteError
+
+Cond = dict[str, torch.Tensor]
+"""Encoded prompts: named tensors whose first dimension is the prompt."""
+
+
+def take(cond: Cond, index: torch.Tensor) -> Cond:
+    """The rows `index` of every tensor of a conditioning."""
+    return {name: tensor[index] for name, tensor in cond.items()}
+
+
+@dataclass(frozen=True)
+class Noised:
+    """A batch on its way through the forward process."""
+
+    latents: torch.Tensor  # x_t, (N, C, h, w)
+    timesteps: torch.Tensor  # (N,)
+    target: torch.Tensor  # what the denoiser is trained to predict, (N, C, h, w)
+
+
+class DenoisingModel(ABC):
+    """A pipeline behind one face: nothing outside `models` knows UNet from transformer, or noise- from velocity-prediction.
+
+    Attributes:
+        pipeline: the diffusers pipeline that is wrapped.
+        source: where it was loaded from, for records.
+    """
+
+    def __init__(self, pipeline: Any, source: str) -> None:
+        self.pipeline = pipeline
+        self.source = source
+
+    @property
+    @abstractmethod
+    def denoiser(self) -> nn.Module:
+        """The module that is trained."""
+
+    @property
+    @abstractmethod
+    def prediction_type(self) -> str:
+        """What the denoiser predicts: 'epsilon', 'v_prediction' or 'sample'."""
+
+    @property
+    @abstractmethod
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, h, w) of one picture's latents."""
+
+    @property
+    @abstractmethod
+    def image_size(self) -> int:
+        """Side of a picture, in pixels."""
+
+    @abstractmethod
+    def encode_prompts(self, prompts: Sequence[str]) -> Cond:
+        """Encodes N prompts, without gradients."""
+
+    @abstractmethod
+    def encode_images(self, images: torch.Tensor) -> torch.Tensor:
+        """Scaled latents (N, C, h, w) of pictures (N, 3, H, W): uint8, or float in [-1, 1]. The posterior's mean: repeatable."""
+
+    @abstractmethod
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Pictures uint8 (N, 3, H, W) of scaled latents."""
+
+    @abstractmethod
+    def noised(self, latents: torch.Tensor, generator: torch.Generator) -> Noised:
+        """Draws timesteps and noise and gives x_t with the training target."""
+
+    @abstractmethod
+    def predict(self, latents: torch.Tensor, timesteps: torch.Tensor, cond: Cond) -> torch.Tensor:
+        """The denoiser's output f(x_t, t, c), (N, C, h, w)."""
+
+    @abstractmethod
+    def sample_latents(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        steps: int = 15,
+        guidance: float = 3.0,
+        stop_after: int | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Samples scaled latents, one seed a prompt.
+
+        Args:
+            prompts: N prompts.
+            seeds: N seeds.
+            steps: sampler steps.
+            guidance: classifier-free guidance scale.
+            stop_after: leave after so many sampler steps (a partial run, for methods that train on their own samples).
+
+        Returns:
+            latents (N, C, h, w), and the timestep () at which they stand (0 at the end).
+        """
+
+    @abstractmethod
+    def copy(self) -> Self:
+        """A model with a denoiser of its own; frozen parts are shared."""
+
+    @abstractmethod
+    def save(self, path: Path | str) -> Path:
+        """Writes a plain diffusers folder, whole or not at all."""
+
+    def per_sample_loss(self, prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Squared error of each sample, (N,)."""
+        return (prediction.float() - target.float()).square().flatten(1).mean(1)
+
+    def loss(self, latents: torch.Tensor, cond: Cond, generator: torch.Generator) -> torch.Tensor:
+        """The model's own training objective L(theta; batch) of each sample, (N,)."""
+        noised = self.noised(latents, generator)
+        return self.per_sample_loss(self.predict(noised.latents, noised.timesteps, cond), noised.target)
+
+    @torch.no_grad()
+    def generate(
+        self, prompts: Sequence[str], seeds: Sequence[int], *, steps: int = 15, guidance: float = 3.0, batch: int = 48
+    ) -> torch.Tensor:
+        """Pictures uint8 (N, 3, H, W), one seed a prompt; the same seed gives the same starting noise in any batch.
+
+        Raises:
+            NonFiniteError: the model's output is NaN or infinite.
+        """
+        rows = []
+        for start in range(0, len(prompts), batch):
+            part = slice(start, start + batch)
+            latents, _ = self.sample_latents(prompts[part], seeds[part], steps=steps, guidance=guidance)
+            if not torch.isfinite(latents).all():
+                raise NonFiniteError("the model drew NaN or infinite latents; its weights are broken: lower the learning rate")
+            rows.append(self.decode(latents))
+        return torch.cat(rows)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the denoiser's weights are."""
+        return next(self.denoiser.parameters()).device
+
+    def describe(self) -> str:
+        """One line: architecture, prediction type, size."""
+        count = sum(p.numel() for p in self.denoiser.parameters())
+        kind = type(self.pipeline).__name__
+        return f"{kind}, {type(self.denoiser).__name__} with {count / 1e6:.1f} M weights, {self.prediction_type}, {self.image_size} px"

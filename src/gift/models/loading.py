@@ -1,0 +1,148 @@
+"""Opens a model by name: the bundled one, a diffusers folder, one `.safetensors` file, or a hub id."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionPipeline
+
+from gift.errors import GiftError
+from gift.models.base import DenoisingModel
+from gift.models.sd import StableDiffusion
+
+TINY = Path(__file__).resolve().parents[1] / "assets" / "tiny"
+FAMILIES: dict[str, type[DenoisingModel]] = {"StableDiffusionPipeline": StableDiffusion}
+HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
+PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
+
+
+def load(model: str | Path = "tiny", *, device: str | None = None, revision: str | None = None, variant: str | None = None) -> DenoisingModel:
+    """Opens a model for immunizing, attacking or drawing. Weights are fp32; nothing is unpickled and no remote code runs.
+
+    Args:
+        model: 'tiny' (bundled), a diffusers folder, a `.safetensors` checkpoint, or a hub id such as 'owner/name'.
+        device: 'cpu', 'cuda', …; by default a GPU when there is one.
+        revision: the hub revision.
+        variant: the weights' variant, for example 'fp16'.
+
+    Raises:
+        GiftError: there is no such model, it is of a family that is not supported, or its files can't be used.
+    """
+    name = str(model)
+    where = TINY if name == "tiny" else Path(name).expanduser()
+    if name == "tiny" and not (TINY / "model_index.json").exists():
+        raise GiftError(f"the bundled model is missing at {TINY}; reinstall gift-diffusion")
+    if where.is_dir():
+        pipeline = _from_folder(where, variant)
+    elif where.is_file():
+        pipeline = _from_file(where)
+    elif HUB_ID.match(name) and not name.startswith("."):
+        pipeline = _from_hub(name, revision, variant)
+    else:
+        raise GiftError(f"no model '{name}'; give 'tiny', a diffusers folder, a .safetensors file or a hub id (owner/name)")
+    family = FAMILIES.get(type(pipeline).__name__)
+    if family is None:
+        raise GiftError(f"{name} is a {type(pipeline).__name__}; supported: {', '.join(FAMILIES)}")
+    pipeline.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return family(pipeline, name)
+
+
+def _from_folder(folder: Path, variant: str | None) -> Any:
+    index = folder / "model_index.json"
+    if not index.exists():
+        inside = sorted(p.name for p in folder.iterdir())[:5]
+        found = f"it holds {', '.join(inside)}" if inside else "it is empty"
+        raise GiftError(f"{folder} is not a diffusers model (no model_index.json; {found}); give the folder that save_pretrained wrote")
+    try:
+        kind = json.loads(index.read_text(encoding="utf-8"))["_class_name"]
+    except (ValueError, KeyError, UnicodeDecodeError) as error:
+        raise GiftError(f"{index} is not a pipeline index ({error}); save the pipeline again") from error
+    if kind not in FAMILIES:
+        raise GiftError(f"{folder} is a {kind}; supported: {', '.join(FAMILIES)}")
+    for file in sorted(folder.rglob("*.safetensors")):
+        check_safetensors(file)
+    for part in ("unet", "vae", "text_encoder"):
+        _check_part(folder / part)
+    return _open(folder, variant=variant, local_files_only=True)
+
+
+def _check_part(part: Path) -> None:
+    if list(part.glob("*.safetensors")):
+        return
+    pickled = [p.name for p in part.glob("*") if p.suffix in PICKLES]
+    if pickled:
+        raise GiftError(f"{part} holds only pickled weights ({pickled[0]}), which can run code when opened; convert it to safetensors first")
+    raise GiftError(f"{part} holds no .safetensors weights; save the pipeline again with safe_serialization=True")
+
+
+def check_safetensors(file: Path) -> None:
+    """Reads a safetensors header and names what the file is when it is not one.
+
+    Raises:
+        GiftError: a pickle, a Git LFS pointer, a truncated or a mislabelled file.
+    """
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as handle:
+            head = handle.read(200)
+    except OSError as error:
+        raise GiftError(f"can't read {file}: {error.strerror}; check its permissions") from error
+    if head[:2] == b"PK" or (head[:1] == b"\x80" and head[1:2] in {b"\x02", b"\x03", b"\x04", b"\x05"}):
+        raise GiftError(f"{file} is a pickle, which can run code when opened, not safetensors; convert it first")
+    if head.startswith(b"version https://git-lfs"):
+        raise GiftError(f"{file} is a Git LFS pointer, not the weights; run 'git lfs pull' where it came from")
+    length = int.from_bytes(head[:8], "little") if len(head) >= 8 else 0
+    if not 2 <= length <= size - 8 or head[8:9] != b"{":
+        raise GiftError(f"{file} is truncated or not a safetensors file ({size} bytes); download it again")
+    try:
+        with file.open("rb") as handle:
+            handle.seek(8)
+            header = json.loads(handle.read(length))
+        ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise GiftError(f"{file} has a broken safetensors header; download it again") from error
+    if ends and max(ends) + 8 + length != size:
+        raise GiftError(f"{file} is truncated: {size} of {max(ends) + 8 + length} bytes; download it again")
+
+
+def _from_file(file: Path) -> Any:
+    if file.suffix in PICKLES:
+        raise GiftError(f"{file} is a pickled checkpoint, which can run code when opened; convert it to .safetensors first")
+    if file.suffix != ".safetensors":
+        raise GiftError(f"{file} is not a model; give a diffusers folder or a .safetensors file")
+    check_safetensors(file)
+    try:
+        return StableDiffusionPipeline.from_single_file(str(file), torch_dtype=torch.float32, safety_checker=None)
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise GiftError(f"{file} could not be opened as a Stable Diffusion checkpoint ({reason}); convert it to a diffusers folder") from error
+
+
+def _from_hub(name: str, revision: str | None, variant: str | None) -> Any:
+    from huggingface_hub import errors as hub
+
+    try:
+        return _open(name, revision=revision, variant=variant)
+    except hub.GatedRepoError as error:
+        raise GiftError(f"{name} is gated: accept its licence on its page, then log in with 'hf auth login'") from error
+    except hub.RepositoryNotFoundError as error:
+        raise GiftError(f"no model '{name}' on the hub, or it is private: check the name, or log in with 'hf auth login'") from error
+    except hub.RevisionNotFoundError as error:
+        raise GiftError(f"{name} has no revision '{revision}'; leave --revision out for the default") from error
+
+
+def _open(where: Path | str, **options: Any) -> Any:
+    kept = {key: value for key, value in options.items() if value is not None}
+    try:
+        return StableDiffusionPipeline.from_pretrained(
+            where, torch_dtype=torch.float32, use_safetensors=True, safety_checker=None, requires_safety_checker=False, **kept
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        if type(error).__module__.startswith("huggingface_hub"):
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise GiftError(f"can't open {where}: {reason}; is it a local folder, or can the hub be reached?") from error

@@ -1,0 +1,187 @@
+"""The record of one demonstration, as read back from `result.json`.
+
+Only what the page shows is declared; other keys are ignored, so that a newer record still opens.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from gift.errors import GiftError
+
+NAME = "result.json"
+REMEDY = "run 'gift demo' again to write it anew"
+
+Name = Annotated[str, Field(min_length=1)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
+
+
+class Method(_Part):
+    """One defence (or its absence) and what it cost before any attack."""
+
+    method: Name
+    title: Name
+    about: str = ""
+    arguments: dict[str, Any] = {}
+    defence_seconds: float | None = None
+    peak_mb: float | None = None
+    score_before: float
+    safe_accuracy: float | None = None
+    fid: float | None = None
+    kid: float | None = None
+    flags: list[str] = []
+
+
+class Attack(_Part):
+    """One fine-tuning attack and whether it works where nothing resists it."""
+
+    attack: Name
+    title: Name
+    arguments: dict[str, Any] = {}
+    control_recovers: bool
+    control_score: float | None = None
+
+
+class Row(_Part):
+    """One method under one attack. `curve` is (step, concept score) pairs; no `steps_to_recover` means not within the horizon."""
+
+    method: Name
+    attack: Name
+    concept: str
+    seed: int
+    score_before: float
+    score_after: float
+    curve: list[tuple[int, float]]
+    relearning_reduction: float | None
+    steps_to_recover: int | None
+    safe_accuracy: float | None
+    fid: float | None
+    defence_seconds: float | None
+    attack_seconds: float | None
+    peak_mb: float | None
+    flags: list[str]
+
+
+class Sample(_Part):
+    """The recogniser's score of one generated picture."""
+
+    method: str
+    attack: str | None
+    step: int
+    group: str
+    prompt: str
+    seed: int
+    score: float
+
+
+class Grid(_Part):
+    """One contact sheet: tiles of `size` pixels, `columns` in a row, with the prompt, seed and score of each."""
+
+    method: str
+    attack: str | None
+    step: int
+    group: str
+    file: Name
+    prompts: list[str]
+    seeds: list[int]
+    scores: list[float]
+    columns: Annotated[int, Field(ge=1)]
+    size: Annotated[int, Field(ge=1)]
+
+
+class Result(_Part):
+    """One whole demonstration."""
+
+    version: str
+    commit: str | None = None
+    created: str
+    model: str
+    concept: Name
+    seed: int
+    horizon: int
+    original_score: float
+    settings: dict[str, Any] = {}
+    machine: dict[str, Any] = {}
+    seconds: float
+    methods: Annotated[list[Method], Field(min_length=1)]
+    attacks: Annotated[list[Attack], Field(min_length=1)]
+    rows: Annotated[list[Row], Field(min_length=1)]
+    samples: list[Sample] = []
+    grids: list[Grid] = []
+
+    def title(self, method: str) -> str:
+        """The method's name in words."""
+        return next(m.title for m in self.methods if m.method == method)
+
+    def attack_title(self, attack: str) -> str:
+        """The attack's name in words."""
+        return next(a.title for a in self.attacks if a.attack == attack)
+
+    def row(self, method: str, attack: str) -> Row | None:
+        """The row of one method under one attack, if it was run."""
+        return next((r for r in self.rows if (r.method, r.attack) == (method, attack)), None)
+
+    def ordered(self) -> list[Row]:
+        """Rows attack by attack, methods in the record's order."""
+        attacks = [a.attack for a in self.attacks]
+        methods = [m.method for m in self.methods]
+        return sorted(self.rows, key=lambda r: (attacks.index(r.attack), methods.index(r.method)))
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _unknown(result: Result) -> str | None:
+    """The first name that a row or grid uses and nothing declares, or a name declared twice."""
+    methods = [m.method for m in result.methods]
+    attacks = [a.attack for a in result.attacks]
+    cells = [(r.method, r.attack) for r in result.rows]
+    for what, names in (("method", methods), ("attack", attacks), ("row", cells)):
+        if len(set(names)) != len(names):
+            return f"a {what} is listed twice"
+    for part in (*result.rows, *result.grids):
+        if part.method not in methods:
+            return f"method '{part.method}' is not among its methods"
+        if part.attack is not None and part.attack not in attacks:
+            return f"attack '{part.attack}' is not among its attacks"
+    for grid in result.grids:
+        if not len(grid.prompts) == len(grid.seeds) == len(grid.scores) > 0:
+            return f"{grid.file}: prompts, seeds and scores differ in number"
+    return None
+
+
+def load(folder: Path) -> Result:
+    """Reads and checks `folder/result.json`.
+
+    Args:
+        folder: where a demonstration was written.
+
+    Raises:
+        GiftError: the file is missing, is not JSON, lacks a field, or names a method or attack that it does not declare.
+    """
+    path = folder / NAME
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+        json.dumps(value, ensure_ascii=False).encode("utf-8")  # half a surrogate pair can't be written to the page
+        result = Result.model_validate(value)
+    except FileNotFoundError as error:
+        raise GiftError(f"{path} is missing; give the folder that 'gift demo' wrote, or {REMEDY}") from error
+    except OSError as error:
+        raise GiftError(f"can't read {path}: {error.strerror or error}; {REMEDY}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the whole"
+        raise GiftError(f"{path} is malformed at {place}: {first['msg']}; {REMEDY}") from error
+    except (ValueError, RecursionError) as error:
+        raise GiftError(f"{path} is not valid JSON ({str(error).splitlines()[0]}); {REMEDY}") from error
+    if unknown := _unknown(result):
+        raise GiftError(f"{path} is malformed: {' '.join(unknown.split())}; {REMEDY}")
+    return result

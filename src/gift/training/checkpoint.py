@@ -1,0 +1,111 @@
+"""Checkpoints of a training run: whole or absent, verified, without pickles."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from gift.errors import GiftError
+from gift.files import whole_folder
+
+NAME = re.compile(r"^step-(\d{8})$")
+MARKER = "complete.json"
+
+
+def flatten(value: Any, tensors: dict[str, torch.Tensor], path: str = "t") -> Any:
+    """Takes the tensors out of nested dicts, lists and tuples; what is left is JSON that says where they were."""
+    if isinstance(value, torch.Tensor):
+        tensors[path] = value.detach().cpu().contiguous()
+        return {"$tensor": path}
+    if isinstance(value, dict):
+        return {"$dict": [[key, flatten(item, tensors, f"{path}.{i}")] for i, (key, item) in enumerate(value.items())]}
+    if isinstance(value, list | tuple):
+        return {"$list": [flatten(item, tensors, f"{path}.{i}") for i, item in enumerate(value)]}
+    return value
+
+
+def unflatten(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    """The inverse of `flatten` (tuples come back as lists)."""
+    if isinstance(value, dict):
+        if "$tensor" in value:
+            return tensors[value["$tensor"]]
+        if "$dict" in value:
+            return {key: unflatten(item, tensors) for key, item in value["$dict"]}
+        return [unflatten(item, tensors) for item in value["$list"]]
+    return value
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints of one run in one folder.
+
+    Attributes:
+        folder: where they are.
+        settings: what the run computes; a run with other settings does not go on from these.
+        every: steps between two checkpoints.
+        keep: how many stay; older ones go only after the new one is whole.
+    """
+
+    folder: Path
+    settings: dict[str, Any]
+    every: int = 50
+    keep: int = 2
+
+    def _whole(self) -> list[tuple[int, Path]]:
+        if not self.folder.is_dir():
+            return []
+        found = [(int(m[1]), p) for p in self.folder.iterdir() if (m := NAME.match(p.name)) and (p / MARKER).exists()]
+        return sorted(found)
+
+    def save(self, step: int, state: dict[str, Any]) -> None:
+        """Writes the state after `step` steps.
+
+        Raises:
+            GiftError: the folder can't be written; older checkpoints are kept.
+        """
+        tensors: dict[str, torch.Tensor] = {}
+        layout = json.dumps(flatten(state, tensors))
+        data = save_tensors(tensors)
+        with whole_folder(self.folder / f"step-{step:08d}") as part:
+            (part / "state.safetensors").write_bytes(data)
+            (part / "layout.json").write_text(layout)
+            mark = {"step": step, "settings": self.settings, "sha256": hashlib.sha256(data).hexdigest()}
+            (part / MARKER).write_text(json.dumps(mark))
+        for _, old in self._whole()[: -self.keep]:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def latest(self) -> tuple[int, dict[str, Any]] | None:
+        """The newest checkpoint that is whole and unharmed, or None.
+
+        Raises:
+            GiftError: it belongs to a run with other settings.
+        """
+        for step, path in reversed(self._whole()):
+            mark = json.loads((path / MARKER).read_text())
+            if mark["settings"] != json.loads(json.dumps(self.settings)):
+                changed = [k for k in {*mark["settings"], *self.settings} if mark["settings"].get(k) != self.settings.get(k)]
+                raise GiftError(
+                    f"{path} is of a run with other settings ({', '.join(sorted(changed))} differ); use the same ones or another --output"
+                )
+            data = (path / "state.safetensors").read_bytes()
+            if hashlib.sha256(data).hexdigest() == mark["sha256"]:
+                return step, unflatten(json.loads((path / "layout.json").read_text()), load_tensors(data))
+            warnings.warn(f"checkpoint {path} is damaged; going back to the one before", stacklevel=2)
+        return None
+
+    def clear(self) -> None:
+        """Removes this run's checkpoints: the result is written, so they are not needed."""
+        for _, path in self._whole():
+            shutil.rmtree(path, ignore_errors=True)
+        if self.folder.is_dir() and not any(self.folder.iterdir()):
+            self.folder.rmdir()

@@ -1,0 +1,51 @@
+"""The state that every training run has: weights that move, optimisers, and what else a resumed run needs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import nn
+
+from gift.training.loop import Logs
+from gift.training.updates import Updater
+
+
+class TrainingRun(ABC):
+    """A stepper over named weights. Subclasses fill `updaters` and write `step`."""
+
+    def __init__(self, weights: dict[str, nn.Parameter]) -> None:
+        self.weights = weights
+        self.updaters: dict[str, Updater] = {}
+
+    @abstractmethod
+    def step(self, index: int, generator: torch.Generator) -> Logs:
+        """Takes one step."""
+
+    def extra_state(self) -> dict[str, Any]:
+        """What else a resumed run needs."""
+        return {}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Takes up what `extra_state` gave."""
+
+    def state(self) -> dict[str, Any]:
+        """Weights, optimisers and the rest."""
+        return {
+            "weights": {name: p.detach() for name, p in self.weights.items()},
+            "updaters": {name: updater.state() for name, updater in self.updaters.items()},
+            "extra": self.extra_state(),
+        }
+
+    @torch.no_grad()
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Takes up a checkpoint."""
+        for name, parameter in self.weights.items():
+            parameter.copy_(state["weights"][name])
+        for name, updater in self.updaters.items():
+            updater.load_state(state["updaters"][name])
+        self.load_extra_state(state["extra"])
+
+    def close(self) -> None:
+        """Takes off whatever was attached to the model."""

@@ -1,0 +1,115 @@
+"""One optimiser over some weights, with the checks that keep NaN out of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from gift.errors import GiftError, NonFiniteError
+
+OptimiserName = Literal["adamw", "adam", "sgd", "adafactor"]
+ScheduleName = Literal["constant", "cosine", "linear"]
+
+
+def make_optimiser(name: OptimiserName, parameters: Sequence[nn.Parameter], rate: float, decay: float) -> torch.optim.Optimizer:
+    """An optimiser by name, with PyTorch's own defaults for everything else."""
+    makers: dict[str, Callable[[], torch.optim.Optimizer]] = {
+        "adamw": lambda: torch.optim.AdamW(parameters, lr=rate, weight_decay=decay),
+        "adam": lambda: torch.optim.Adam(parameters, lr=rate),
+        "sgd": lambda: torch.optim.SGD(parameters, lr=rate),
+        "adafactor": lambda: torch.optim.Adafactor(parameters, lr=rate, weight_decay=decay),
+    }
+    return makers[name]()
+
+
+def scheduled(name: ScheduleName, step: int, steps: int, warmup: int) -> float:
+    """The factor on the learning rate at `step` of `steps` (0-based)."""
+    if step < warmup:
+        return (step + 1) / warmup
+    share = (step - warmup) / max(1, steps - warmup)
+    if name == "cosine":
+        return 0.5 * (1 + float(torch.cos(torch.tensor(share * torch.pi))))
+    return 1 - share if name == "linear" else 1.0
+
+
+def check_loss(value: torch.Tensor, what: str = "the loss") -> None:
+    """Stops before a non-finite loss reaches the weights.
+
+    Raises:
+        NonFiniteError: the value is NaN or infinite.
+    """
+    if not torch.isfinite(value).all():
+        raise NonFiniteError(f"{what} is {value.detach().mean().item()}; the weights before this step are kept: lower the learning rate")
+
+
+class Updater:
+    """Descends losses on a fixed list of weights.
+
+    Args:
+        parameters: the weights that move; must be fp32.
+        name: the optimiser.
+        rate: learning rate.
+        decay: weight decay.
+        clip: largest gradient norm; None for no clipping.
+        accelerator: device, precision and backward.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        *,
+        name: OptimiserName = "adamw",
+        rate: float,
+        decay: float = 0.0,
+        clip: float | None = 1.0,
+        accelerator: Accelerator,
+    ) -> None:
+        self.parameters = list(parameters)
+        if not self.parameters:
+            raise GiftError("nothing to train: no weight matches; name another part of the denoiser")
+        wrong = next((p.dtype for p in self.parameters if p.dtype != torch.float32), None)
+        if wrong is not None:
+            raise GiftError(f"trainable weights are {wrong}; load the model in fp32")
+        self.rate, self.clip, self.accelerator = rate, clip, accelerator
+        self.optimiser = make_optimiser(name, self.parameters, rate, decay)
+
+    def gradients(self, loss: torch.Tensor) -> None:
+        """Checks the loss and puts fresh gradients on the weights.
+
+        Raises:
+            NonFiniteError: the loss is not finite; nothing was changed.
+        """
+        check_loss(loss)
+        self.optimiser.zero_grad(set_to_none=True)
+        self.accelerator.backward(loss)
+
+    def apply(self, factor: float = 1.0) -> float:
+        """Clips and takes one step at `factor` times the rate; returns the gradient norm before clipping.
+
+        Raises:
+            NonFiniteError: a gradient is not finite; nothing was changed.
+        """
+        limit = self.clip if self.clip is not None else float("inf")
+        norm = torch.as_tensor(self.accelerator.clip_grad_norm_(self.parameters, limit))
+        check_loss(norm, "the gradient")
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.rate * factor
+        self.optimiser.step()
+        return norm.item()
+
+    def descend(self, loss: torch.Tensor, factor: float = 1.0) -> float:
+        """`gradients`, then `apply`."""
+        self.gradients(loss)
+        return self.apply(factor)
+
+    def state(self) -> dict[str, Any]:
+        """The optimiser's state, for a checkpoint."""
+        return self.optimiser.state_dict()
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Takes up a checkpoint's state."""
+        self.optimiser.load_state_dict(state)
