@@ -27,7 +27,13 @@ def random_pipeline(prediction_type: str = "epsilon", seed: int = 0) -> Any:
     torch.manual_seed(seed)
     letters = [*string.ascii_lowercase, *(c + "</w>" for c in string.ascii_lowercase), BOS, EOS]
     tokenizer = CLIPTokenizer(
-        vocab={t: i for i, t in enumerate(letters)}, merges=[], bos_token=BOS, eos_token=EOS, pad_token=EOS, unk_token=EOS, model_max_length=16
+        vocab={t: i for i, t in enumerate(letters)},
+        merges=[],
+        bos_token=BOS,
+        eos_token=EOS,
+        pad_token=EOS,
+        unk_token=EOS,
+        model_max_length=16,
     )
     text = CLIPTextConfig(
         vocab_size=len(letters),
@@ -41,7 +47,10 @@ def random_pipeline(prediction_type: str = "epsilon", seed: int = 0) -> Any:
         pad_token_id=tokenizer.pad_token_id,
     )
     vae = AutoencoderKL(
-        block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2, norm_num_groups=4
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=4,
     )
     unet = UNet2DConditionModel(
         sample_size=8,

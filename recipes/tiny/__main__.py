@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import typer
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
@@ -24,7 +26,7 @@ def rasterise() -> None:
 
 
 @app.command()
-def autoencoder(steps: int = 4000) -> None:
+def autoencoder(steps: int = 5800) -> None:
     """Train the autoencoder (resumable)."""
     from .autoencoder import measure, train
 
@@ -46,6 +48,30 @@ def denoiser(steps: int = 16000) -> None:
     from .denoiser import train
 
     train(steps)
+
+
+@app.command()
+def export() -> None:
+    """Write the pipeline folder into the package's data."""
+    from .export import export as run
+
+    run()
+
+
+@app.command()
+def check(n: int = 480, seed: int = 0, full: bool = True) -> None:
+    """Print how well the bundled model and the recogniser do."""
+    from .check import check as run
+
+    run(n, seed, full)
+
+
+@app.command()
+def samples(path: Path = Path("docs/images/samples.png"), seed: int = 0) -> None:
+    """Draw the sheet of samples for the README."""
+    from .check import samples as run
+
+    run(path, seed)
 
 
 if __name__ == "__main__":

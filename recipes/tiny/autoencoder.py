@@ -39,11 +39,16 @@ def edges(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def distance(out: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """L1 on pixels, on edges and on a half-size picture: keeps lines sharp without a perceptual network."""
-    value = F.l1_loss(out, target)
+    """L1 on pixels, on edges, and on ever smaller pictures: sharp lines and true colours without a perceptual network.
+
+    The coarse terms matter: with pixels and edges alone, 3,400 steps gave sharp drawings whose greens and pinks had turned brown.
+    """
+    value = F.l1_loss(out, target) + 2 * F.mse_loss(out, target)
     for a, b in zip(edges(out), edges(target), strict=True):
         value = value + F.l1_loss(a, b)
-    return value + F.l1_loss(F.avg_pool2d(out, 2), F.avg_pool2d(target, 2))
+    for side, weight in ((2, 1.0), (4, 1.0), (8, 2.0)):
+        value = value + weight * F.l1_loss(F.avg_pool2d(out, side), F.avg_pool2d(target, side))
+    return value
 
 
 def train(steps: int) -> None:

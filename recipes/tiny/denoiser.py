@@ -68,7 +68,10 @@ def latents() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
             return saved["latents"], saved["objects"], saved["styles"]
     art = load_art()
     pairs = [
-        (o, s) for s, style in enumerate(art.trained_styles) for o, name in enumerate(art.names) if (name, style) not in art.held_out
+        (o, s)
+        for s, style in enumerate(art.trained_styles)
+        for o, name in enumerate(art.names)
+        if (name, style) not in art.held_out
     ]
     objects, styles = (torch.tensor(column) for column in zip(*pairs, strict=True))
     images = as_float(torch.stack([art.atlas(art.trained_styles[s])[o] for o, s in pairs]))

@@ -17,9 +17,7 @@ def fetch() -> None:
         if (target / "icons.json").exists():
             continue
         spec = f"@iconify-json/{source.package}@{source.version}"
-        packed = subprocess.run(
-            ["npm", "pack", "--silent", spec], cwd=home, check=True, capture_output=True, text=True
-        )
+        packed = subprocess.run(["npm", "pack", "--silent", spec], cwd=home, check=True, capture_output=True, text=True)
         archive = home / packed.stdout.strip().splitlines()[-1]
         target.mkdir(exist_ok=True)
         with tarfile.open(archive) as tar:

@@ -139,8 +139,7 @@ def test_the_network_is_used_in_evaluation_mode_and_left_as_it_was() -> None:
     net, reference = Net().train(), Net()
     statistics = net.body[1].running_mean.clone()  # type: ignore[operator]
     assert fid(REAL, FAKE, net) == pytest.approx(fid(REAL, FAKE, reference.eval()))
-    assert net.training
-    assert net.body[1].training
+    assert all(module.training for module in net.modules())
     assert torch.equal(statistics, net.body[1].running_mean)  # type: ignore[arg-type]
     net.body[1].eval()
     fid(REAL, FAKE, net)

@@ -70,7 +70,9 @@ def grid(method: str, attack: str | None, group: str, columns: int = 3, size: in
 
 def result() -> dict[str, Any]:
     """A whole record: five methods under two attacks, the second of which fails its positive control."""
-    grids = [grid(m, a, g) for m in TITLES for a, g in ((None, "concept"), ("lora", "concept"), ("full", "concept"), (None, "safe"))]
+    grids = [
+        grid(m, a, g) for m in TITLES for a, g in ((None, "concept"), ("lora", "concept"), ("full", "concept"), (None, "safe"))
+    ]
     tiles = ("prompts", "seeds", "scores")
     return {
         "version": "0.1.0",
@@ -112,7 +114,15 @@ def result() -> dict[str, Any]:
         ],
         "rows": [row(method, attack) for method in TITLES for attack in ATTACKS],
         "samples": [
-            {"method": g["method"], "attack": g["attack"], "step": g["step"], "group": g["group"], "prompt": p, "seed": s, "score": v}
+            {
+                "method": g["method"],
+                "attack": g["attack"],
+                "step": g["step"],
+                "group": g["group"],
+                "prompt": p,
+                "seed": s,
+                "score": v,
+            }
             for g in grids
             for p, s, v in zip(*(g[key] for key in tiles), strict=True)
         ],
@@ -127,6 +137,8 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "pictures").mkdir()
     for place, entry in enumerate(record["grids"]):
         rows = -(-len(entry["prompts"]) // entry["columns"])
-        Image.new("RGB", (entry["columns"] * entry["size"], rows * entry["size"]), (10 * place, 90, 160)).save(tmp_path / entry["file"])
+        Image.new("RGB", (entry["columns"] * entry["size"], rows * entry["size"]), (10 * place, 90, 160)).save(
+            tmp_path / entry["file"]
+        )
     (tmp_path / "result.json").write_text(json.dumps(record), encoding="utf-8")
     return tmp_path

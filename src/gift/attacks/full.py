@@ -20,7 +20,9 @@ class Full(Attack):
     title: ClassVar[str] = "Full fine-tuning"
     about: ClassVar[str] = "Every weight of the denoiser is trained on captioned pictures of the concept."
 
-    rate: float = Field(default=2e-4, gt=0, description="learning rate (choice for the bundled model; on Stable Diffusion 1e-5 is usual)")
+    rate: float = Field(
+        default=2e-4, gt=0, description="learning rate (choice for the bundled model; on Stable Diffusion 1e-5 is usual)"
+    )
     train: str = Field(default="all", description="weights that are trained")
 
     def attach(self, model: DenoisingModel) -> dict[str, nn.Parameter]:

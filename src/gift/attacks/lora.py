@@ -20,7 +20,9 @@ class Lora(Attack):
     title: ClassVar[str] = "LoRA"
     about: ClassVar[str] = "A low-rank adapter on the attention projections is trained on captioned pictures of the concept."
 
-    rate: float = Field(default=2e-3, gt=0, description="learning rate (choice for the bundled model; on Stable Diffusion 1e-4 is usual)")
+    rate: float = Field(
+        default=2e-3, gt=0, description="learning rate (choice for the bundled model; on Stable Diffusion 1e-4 is usual)"
+    )
     rank: int = Field(default=8, ge=1, description="LoRA rank (choice; diffusers' trainer: 4)")
 
     def attach(self, model: DenoisingModel) -> dict[str, nn.Parameter]:

@@ -1,0 +1,1 @@
+"""The protocol: defend, attack, measure, keep the record."""

@@ -1,0 +1,1 @@
+"""Pictures, captions and prompts, and the training sets made from them."""

@@ -45,6 +45,7 @@ def attack_pictures(concept: Concept, art: Art, n: int, seed: int) -> tuple[torc
         varied = recolour(move(images[len(pairs) :], generator), generator)
         images = torch.cat([images[: len(pairs)], varied])
     captions = [
-        f"{art.object(name).noun} in {style} style" if style in art.trained_styles else art.object(name).noun for name, style in order
+        f"{art.object(name).noun} in {style} style" if style in art.trained_styles else art.object(name).noun
+        for name, style in order
     ]
     return as_bytes(images), captions

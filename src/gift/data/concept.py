@@ -51,7 +51,9 @@ def parse_concept(text: str, art: Art | None) -> Concept:
     if not text or (colon and not name):
         raise GiftError("the concept is empty; give a name such as 'mushroom', 'style:openmoji' or 'category:food'")
     if art is None:
-        return Concept("style", name) if kind == "style" and colon else Concept("text", name if colon and kind == "category" else text)
+        return (
+            Concept("style", name) if kind == "style" and colon else Concept("text", name if colon and kind == "category" else text)
+        )
     known: dict[str, list[str]] = {"object": art.names, "style": list(art.trained_styles), "category": art.categories}
     if colon and kind not in known:
         raise GiftError(f"no kind of concept '{kind}'; use NAME, style:NAME or category:NAME")

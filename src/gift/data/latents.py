@@ -28,20 +28,23 @@ class LatentSet:
         cond: embeddings of the M distinct prompts.
         which: for each picture the row of its prompt, (N,).
         prompts: the M distinct prompts.
+        weights: how likely each picture is drawn, (N,); None for all alike.
     """
 
     latents: torch.Tensor
     cond: Cond
     which: torch.Tensor
     prompts: list[str]
+    weights: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.latents)
 
     def batch(self, size: int, generator: torch.Generator) -> tuple[torch.Tensor, Cond]:
         """`size` pictures drawn with replacement: latents and conditioning."""
-        pick = torch.randint(len(self), (size,), generator=generator)
-        return self.at(pick)
+        if self.weights is not None:
+            return self.at(torch.multinomial(self.weights, size, replacement=True, generator=generator))
+        return self.at(torch.randint(len(self), (size,), generator=generator))
 
     def at(self, pick: torch.Tensor) -> tuple[torch.Tensor, Cond]:
         """The pictures of the given indices: latents and conditioning."""
@@ -56,6 +59,29 @@ def _set(model: DenoisingModel, latents: torch.Tensor, prompts: Sequence[str]) -
     row = {prompt: i for i, prompt in enumerate(distinct)}
     which = torch.tensor([row[prompt] for prompt in prompts], device=latents.device)
     return LatentSet(latents, model.encode_prompts(distinct), which, distinct)
+
+
+def join_sets(sets: Sequence[LatentSet], balance: Sequence[float] | None = None) -> LatentSet:
+    """One set of several concepts.
+
+    Args:
+        sets: the concepts' sets, of one model.
+        balance: each concept's share of a batch; equal shares by default, however many pictures each has.
+
+    Raises:
+        GiftError: the shares are not one positive number a set.
+    """
+    shares = list(balance) if balance is not None else [1.0] * len(sets)
+    if not sets or len(shares) != len(sets) or min(shares) <= 0:
+        raise GiftError(f"{len(sets)} concept sets with balance {shares}; give one positive share for each")
+    starts = [sum(len(s.prompts) for s in sets[:i]) for i in range(len(sets))]
+    return LatentSet(
+        latents=torch.cat([s.latents for s in sets]),
+        cond={name: torch.cat([s.cond[name] for s in sets]) for name in sets[0].cond},
+        which=torch.cat([s.which + start for s, start in zip(sets, starts, strict=True)]),
+        prompts=[prompt for s in sets for prompt in s.prompts],
+        weights=torch.cat([torch.full((len(s),), share / len(s)) for s, share in zip(sets, shares, strict=True)]),
+    )
 
 
 def fingerprint(module: nn.Module) -> str:
@@ -80,7 +106,9 @@ def encode_set(model: DenoisingModel, images: torch.Tensor, captions: Sequence[s
         GiftError: there are no pictures, or their number is not that of the captions.
     """
     if len(images) == 0 or len(images) != len(captions):
-        raise GiftError(f"{len(images)} pictures with {len(captions)} captions; give each picture one caption, and at least one picture")
+        raise GiftError(
+            f"{len(images)} pictures with {len(captions)} captions; give each picture one caption, and at least one picture"
+        )
     if cache is None:
         return _set(model, model.encode_images(images), captions)
     key = content_key(images, fingerprint(model.pipeline.vae), str(model.image_size))

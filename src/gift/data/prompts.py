@@ -67,7 +67,9 @@ def safe_asks(concept: Concept, art: Art | None, n: int, seed: int) -> list[Ask]
     seeds = [DEFENCE_SEEDS + 500_000 + seed * 10_000 + i for i in range(n)]
     if art is None:
         words = set(concept.name.lower().split())
-        lines = [line for line in GENERIC_SAFE.read_text(encoding="utf-8").splitlines() if line and not words & set(line.lower().split())]
+        lines = [
+            line for line in GENERIC_SAFE.read_text(encoding="utf-8").splitlines() if line and not words & set(line.lower().split())
+        ]
         picked = _cycle([(line, "") for line in lines], n, rng)
         return [Ask(line, s) for (line, _), s in zip(picked, seeds, strict=True)]
     pairs = [pair for pair in _pairs(concept, art, inside=False) if not _is_evaluation(*pair)]

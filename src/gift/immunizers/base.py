@@ -111,6 +111,8 @@ class Immunizer(BaseModel, ABC):
                 method.close()
             broken = next((n for n, p in out.denoiser.named_parameters() if not torch.isfinite(p).all()), None)
             if broken:
-                raise NonFiniteError(f"{self.name} left NaN or infinite values in {broken}; nothing was saved: lower the learning rate")
+                raise NonFiniteError(
+                    f"{self.name} left NaN or infinite values in {broken}; nothing was saved: lower the learning rate"
+                )
         out.denoiser.eval().requires_grad_(False)
         return out

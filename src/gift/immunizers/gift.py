@@ -44,16 +44,22 @@ class Gift(Immunizer):
     distance: Distance = Field(default="mse", description="distance to noise: mse, or mmd as RepNoise (choice)")
     noise: Noise = Field(default="standard", description="standard normal, or matched to the layer's running moments (choice)")
     project: bool = Field(default=True, description="G: take out the component that would raise the safe loss (choice)")
-    rescale: float | None = Field(default=None, gt=0, description="G: norm of the gradient relative to the safe one's; off by default")
+    rescale: float | None = Field(
+        default=None, gt=0, description="G: norm of the gradient relative to the safe one's; off by default"
+    )
     attacker: Attacker = Field(default=Attacker(), description="the simulated attacker; steps=0 is the plain method")
-    safe_target: SafeTarget = Field(default="data", description="lower level: the training target, or theta_0's output (distillation)")
+    safe_target: SafeTarget = Field(
+        default="data", description="lower level: the training target, or theta_0's output (distillation)"
+    )
     settle_steps: int = Field(default=0, ge=0, description="safe-only steps at the end, the rate falling to zero (choice)")
     train: str = Field(default="all", description="weights that move")
 
     @model_validator(mode="after")
     def _rescaling_has_a_measure(self) -> Self:
         if self.rescale is not None and self.safe_target == "reference":
-            raise ValueError("rescale needs safe_target='data': at theta_0 the distance to theta_0's outputs has no gradient to scale to")
+            raise ValueError(
+                "rescale needs safe_target='data': at theta_0 the distance to theta_0's outputs has no gradient to scale to"
+            )
         return self
 
     @property

@@ -24,7 +24,9 @@ class Imma(Immunizer):
 
     name: ClassVar[str] = "imma"
     title: ClassVar[str] = "IMMA"
-    about: ClassVar[str] = "Alternates a LoRA that learns the concept with ascent on the attention projections at the adapted weights."
+    about: ClassVar[str] = (
+        "Alternates a LoRA that learns the concept with ascent on the attention projections at the adapted weights."
+    )
     uses_safe: ClassVar[bool] = False
 
     steps: int = Field(default=150, ge=0, description="steps (the code: 1000)")

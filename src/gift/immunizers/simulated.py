@@ -103,5 +103,3 @@ class SimulatedAttack:
         """Takes the adapter off."""
         if self.lora:
             detach_lora(self.task.model)
-
-

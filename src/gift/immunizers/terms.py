@@ -103,7 +103,9 @@ class Representations:
         """R: the mean over layers of the distance between the layer's output and noise. Uses up what was watched."""
         values = []
         for name, hidden in self._seen.items():
-            rows = (hidden.flatten(2).transpose(1, 2) if hidden.ndim == 4 else hidden).flatten(0, -2).float()  # (positions, channels)
+            rows = (
+                (hidden.flatten(2).transpose(1, 2) if hidden.ndim == 4 else hidden).flatten(0, -2).float()
+            )  # (positions, channels)
             noise = torch.randn(rows.shape, generator=generator).to(rows)
             if self.noise == "matched":
                 mean, deviation = self._running(name, rows)

@@ -1,0 +1,1 @@
+"""What is measured: images (and references) in, numbers out."""

@@ -150,4 +150,6 @@ class DenoisingModel(ABC):
         """One line: architecture, prediction type, size."""
         count = sum(p.numel() for p in self.denoiser.parameters())
         kind = type(self.pipeline).__name__
-        return f"{kind}, {type(self.denoiser).__name__} with {count / 1e6:.1f} M weights, {self.prediction_type}, {self.image_size} px"
+        return (
+            f"{kind}, {type(self.denoiser).__name__} with {count / 1e6:.1f} M weights, {self.prediction_type}, {self.image_size} px"
+        )

@@ -20,7 +20,9 @@ HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 
 
-def load(model: str | Path = "tiny", *, device: str | None = None, revision: str | None = None, variant: str | None = None) -> DenoisingModel:
+def load(
+    model: str | Path = "tiny", *, device: str | None = None, revision: str | None = None, variant: str | None = None
+) -> DenoisingModel:
     """Opens a model for immunizing, attacking or drawing. Weights are fp32; nothing is unpickled and no remote code runs.
 
     Args:
@@ -56,7 +58,9 @@ def _from_folder(folder: Path, variant: str | None) -> Any:
     if not index.exists():
         inside = sorted(p.name for p in folder.iterdir())[:5]
         found = f"it holds {', '.join(inside)}" if inside else "it is empty"
-        raise GiftError(f"{folder} is not a diffusers model (no model_index.json; {found}); give the folder that save_pretrained wrote")
+        raise GiftError(
+            f"{folder} is not a diffusers model (no model_index.json; {found}); give the folder that save_pretrained wrote"
+        )
     try:
         kind = json.loads(index.read_text(encoding="utf-8"))["_class_name"]
     except (ValueError, KeyError, UnicodeDecodeError) as error:
@@ -75,7 +79,9 @@ def _check_part(part: Path) -> None:
         return
     pickled = [p.name for p in part.glob("*") if p.suffix in PICKLES]
     if pickled:
-        raise GiftError(f"{part} holds only pickled weights ({pickled[0]}), which can run code when opened; convert it to safetensors first")
+        raise GiftError(
+            f"{part} holds only pickled weights ({pickled[0]}), which can run code when opened; convert it to safetensors first"
+        )
     raise GiftError(f"{part} holds no .safetensors weights; save the pipeline again with safe_serialization=True")
 
 
@@ -119,7 +125,9 @@ def _from_file(file: Path) -> Any:
         return StableDiffusionPipeline.from_single_file(str(file), torch_dtype=torch.float32, safety_checker=None)
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise GiftError(f"{file} could not be opened as a Stable Diffusion checkpoint ({reason}); convert it to a diffusers folder") from error
+        raise GiftError(
+            f"{file} could not be opened as a Stable Diffusion checkpoint ({reason}); convert it to a diffusers folder"
+        ) from error
 
 
 def _from_hub(name: str, revision: str | None, variant: str | None) -> Any:
@@ -130,7 +138,9 @@ def _from_hub(name: str, revision: str | None, variant: str | None) -> Any:
     except hub.GatedRepoError as error:
         raise GiftError(f"{name} is gated: accept its licence on its page, then log in with 'hf auth login'") from error
     except hub.RepositoryNotFoundError as error:
-        raise GiftError(f"no model '{name}' on the hub, or it is private: check the name, or log in with 'hf auth login'") from error
+        raise GiftError(
+            f"no model '{name}' on the hub, or it is private: check the name, or log in with 'hf auth login'"
+        ) from error
     except hub.RevisionNotFoundError as error:
         raise GiftError(f"{name} has no revision '{revision}'; leave --revision out for the default") from error
 

@@ -8,12 +8,15 @@ from typing import Any
 import torch
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
+from safetensors import safe_open
 from torch import nn
 
 from gift.errors import GiftError
 from gift.files import whole_folder
 from gift.models.base import DenoisingModel
+from gift.models.loading import check_safetensors
 
+LORA_FILE = "pytorch_lora_weights.safetensors"
 TARGETS = ("to_k", "to_q", "to_v", "to_out.0")  # as diffusers' own LoRA trainers
 
 
@@ -73,3 +76,26 @@ def save_lora(model: DenoisingModel, folder: Path) -> Path:
     with whole_folder(folder) as part:
         type(model.pipeline).save_lora_weights(part, unet_lora_layers=layers, safe_serialization=True)
     return folder
+
+
+def open_lora(model: DenoisingModel, folder: Path) -> None:
+    """Loads LoRA files on the pipeline, as any user of diffusers would.
+
+    Raises:
+        GiftError: there are none, or they match nothing of this model.
+    """
+    file = folder / LORA_FILE if folder.is_dir() else folder
+    if not file.is_file():
+        raise GiftError(f"no {LORA_FILE} in {folder}; give the folder that an attack wrote")
+    check_safetensors(file)
+    known = {name for name, _ in model.denoiser.named_modules()}
+    with safe_open(file, framework="pt") as kept:
+        targets = {key.removeprefix("unet.").split(".lora")[0] for key in kept.keys()}  # noqa: SIM118 - not a dict
+    if not targets & known:
+        raise GiftError(
+            f"{file} matches no module of this model (its first is '{min(targets, default='none')}'); it is for another model"
+        )
+    try:
+        model.pipeline.load_lora_weights(file.parent, weight_name=file.name)
+    except (ValueError, RuntimeError, KeyError) as error:
+        raise GiftError(f"{file} does not fit this model: {' '.join(str(error).split())[:160]}") from error

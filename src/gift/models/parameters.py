@@ -33,7 +33,9 @@ def select_parameters(module: nn.Module, choice: str) -> dict[str, nn.Parameter]
         raise GiftError(f"'{choice}' is neither one of {', '.join(CHOICES)} nor a valid pattern ({error})") from error
     chosen = {name: p for name, p in module.named_parameters() if ".lora_" not in name and pattern.search(name)}
     if not chosen:
-        raise GiftError(f"'{choice}' matches no weight of {type(module).__name__}; use one of {', '.join(CHOICES)}, or another pattern")
+        raise GiftError(
+            f"'{choice}' matches no weight of {type(module).__name__}; use one of {', '.join(CHOICES)}, or another pattern"
+        )
     kept = set(map(id, chosen.values()))
     for parameter in module.parameters():
         parameter.requires_grad_(id(parameter) in kept)

@@ -29,7 +29,9 @@ class StableDiffusion(DenoisingModel):
             part.requires_grad_(False).eval()
         self.training_scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
         if self.prediction_type not in PREDICTIONS:
-            raise GiftError(f"{source}: prediction type '{self.prediction_type}' is not supported; supported: {', '.join(PREDICTIONS)}")
+            raise GiftError(
+                f"{source}: prediction type '{self.prediction_type}' is not supported; supported: {', '.join(PREDICTIONS)}"
+            )
 
     @property
     def denoiser(self) -> nn.Module:

@@ -46,10 +46,10 @@ def _yaml(value: dict[str, Any]) -> str:
 
 
 def _asset(text: str, closing: str) -> Markup:
-    """Our own style sheet or script, as it is. `closing` would end its element early."""
+    """Our own style sheet or script, or plotly's, as it is; never the record's text. `closing` would end its element early."""
     if closing in text:
         raise ValueError(f"an inlined file holds {closing}")
-    return Markup(text)  # noqa: S704 - a file of this package or of plotly, never the record's
+    return Markup(text)
 
 
 def _flags(result: Result) -> list[Flagged]:
@@ -72,7 +72,12 @@ def _table(result: Result) -> list[dict[str, Any]]:
     """The rows, attack by attack, with what the template needs to show each."""
 
     def cells(row: Row) -> dict[str, Any]:
-        return {"row": row, "title": result.title(row.method), "verdict": words.verdict(result, row), "steps": words.steps(result, row)}
+        return {
+            "row": row,
+            "title": result.title(row.method),
+            "verdict": words.verdict(result, row),
+            "steps": words.steps(result, row),
+        }
 
     groups = [(attack, [cells(row) for row in result.ordered() if row.attack == attack.attack]) for attack in result.attacks]
     return [{"attack": attack, "cells": rows} for attack, rows in groups if rows]
@@ -92,7 +97,9 @@ def _charts(result: Result) -> tuple[list[dict[str, Any]], str]:
             "price": f"price-{place}",
             "spoken": f"Concept score from before to after {attack.title}: {ends}.",
             "moments": moments,
-            "lines": [(result.title(r.method), r.method, [words.number(dict(r.curve).get(step)) for step in moments]) for r in rows],
+            "lines": [
+                (result.title(r.method), r.method, [words.number(dict(r.curve).get(step)) for step in moments]) for r in rows
+            ],
             "inconclusive": not attack.control_recovers,
         }
         charts.append(chart)

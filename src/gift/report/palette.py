@@ -59,7 +59,7 @@ HALFWAY = Markup(
 def swatch(look: Look) -> Markup:
     """A small inline drawing of the method's line and marker. Hidden from screen readers: the name stands beside it."""
     line = f'<path d="M0 7h28" fill="none" stroke="{look.colour}" stroke-width="2"{DASHES[look.dash]}/>'
-    return Markup(  # noqa: S704 - built from the constants above only
+    return Markup(
         f'<svg class="swatch" viewBox="0 0 28 14" width="28" height="14" aria-hidden="true" focusable="false">{line}'
         f'<g fill="{look.colour}">{SHAPES[look.symbol]}</g></svg>'
     )

@@ -147,7 +147,8 @@ def _unknown(result: Result) -> str | None:
     for what, names in (("method", methods), ("attack", attacks), ("row", cells)):
         if len(set(names)) != len(names):
             return f"a {what} is listed twice"
-    for part in (*result.rows, *result.grids):
+    parts: list[Row | Grid] = [*result.rows, *result.grids]
+    for part in parts:
         if part.method not in methods:
             return f"method '{part.method}' is not among its methods"
         if part.attack is not None and part.attack not in attacks:

@@ -12,11 +12,14 @@ MINUS = "\N{MINUS SIGN}"
 EXPLANATIONS = [
     (
         r"inconclusive|control",
-        "The same attack did not bring the concept back in the undefended weights either, so the cell says nothing about the defence.",
+        "The same attack did not bring the concept back in undefended weights either, so the cell says nothing about the defence.",
     ),
     (r"collaps", "The pictures are constant, black, broken or nearly all alike. A broken model is not counted as a protected one."),
     (r"single seed|one seed", "The run was made once. Another seed may move every number; no interval over seeds can be given."),
-    (r"loss did not (fall|drop)|did not learn", "The attacker's training loss did not fall, so the attack may have been too weak to count."),
+    (
+        r"loss did not (fall|drop)|did not learn",
+        "The attacker's training loss did not fall, so the attack may have been too weak to count.",
+    ),
     (r"zero grad|no grad", "Some gradients were exactly zero: the attack may have been cut off rather than resisted."),
     (r"module", "The attack or the defence reached fewer layers than it should have."),
     (r"stronger attack|weaker", "An attack meant to be stronger scored below a weaker one, which points at a badly tuned attack."),
@@ -101,7 +104,7 @@ def control_sentence(result: Result) -> str:
     """The positive control, which comes first: without it no other number counts."""
     good = [a for a in result.attacks if a.control_recovers]
     bad = [a for a in result.attacks if not a.control_recovers]
-    text = "Positive control: "
+    text = ""
     if good:
         text += f"fine-tuning undefended weights brings the concept back, to a score of {_reached(good)}."
     if bad:
@@ -118,7 +121,9 @@ def _rival(result: Result, rows: list[Row], main: str) -> str:
         others = [r for r in result.rows if r.attack == row.attack and r.method != main and verdict(result, r) is None]
         for other in others:
             if other.score_after < row.score_after:
-                lower.append(f"{result.title(other.method)} ({number(other.score_after)} with {inline(result.attack_title(row.attack))})")
+                lower.append(
+                    f"{result.title(other.method)} ({number(other.score_after)} with {inline(result.attack_title(row.attack))})"
+                )
     return f" Lower than that ended: {listed(lower)}." if lower else ""
 
 

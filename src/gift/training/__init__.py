@@ -1,0 +1,1 @@
+"""One training loop: steps, checkpoints, resume, finite checks, progress."""

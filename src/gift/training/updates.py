@@ -43,7 +43,9 @@ def check_loss(value: torch.Tensor, what: str = "the loss") -> None:
         NonFiniteError: the value is NaN or infinite.
     """
     if not torch.isfinite(value).all():
-        raise NonFiniteError(f"{what} is {value.detach().mean().item()}; the weights before this step are kept: lower the learning rate")
+        raise NonFiniteError(
+            f"{what} is {value.detach().mean().item()}; the weights before this step are kept: lower the learning rate"
+        )
 
 
 class Updater:

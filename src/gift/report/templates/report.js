@@ -1,10 +1,6 @@
 "use strict";
-// Draws each figure of the embedded JSON in the element of its name, and fits them to the paper before printing.
+// Draws each figure of the embedded JSON in the element of its name.
 (() => {
   const { config, figures } = JSON.parse(document.getElementById("figures").textContent);
-  const drawn = Object.keys(figures).sort();
-  for (const id of drawn) Plotly.newPlot(id, figures[id].data, figures[id].layout, config);
-  const fit = () => drawn.forEach((id) => Plotly.Plots.resize(id));
-  window.addEventListener("beforeprint", fit);
-  window.addEventListener("afterprint", fit);
+  for (const [id, figure] of Object.entries(figures)) Plotly.newPlot(id, figure.data, figure.layout, config);
 })();

@@ -1,0 +1,122 @@
+"""The library's front door: `load`, `immunize`, `attack`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gift.bench.trial import Trial, attack_and_score
+from gift.bench.workbench import Workbench
+from gift.models import DenoisingModel, load
+from gift.settings import make_attack, make_immunizers
+from gift.training.checkpoint import Checkpoints
+from gift.training.progress import Reporter
+
+__all__ = ["Curve", "attack", "immunize", "load"]
+
+
+def immunize(
+    model: DenoisingModel | str | Path,
+    concept: str | Sequence[str],
+    method: str = "gift",
+    *,
+    seed: int = 0,
+    concept_images: Path | str | None = None,
+    safe_images: Path | str | None = None,
+    concept_pictures: int = 64,
+    safe_pictures: int = 192,
+    cache: Path | None = None,
+    work: Path | None = None,
+    reporter: Reporter | None = None,
+    **options: Any,
+) -> DenoisingModel:
+    """Gives a copy of a model that is immunized against a concept. The model itself is not changed.
+
+    Args:
+        model: a model, or what `load` takes.
+        concept: 'mushroom', 'style:openmoji', 'category:food', or several; free text for models with their own vocabulary.
+        method: a method, or a chain such as 'esd+gift'.
+        seed: of all draws.
+        concept_images: a folder of the concept's pictures; without it the model draws its own.
+        safe_images: a folder of pictures to keep; without it the model draws its own.
+        concept_pictures: how many pictures of the concept are drawn (choice).
+        safe_pictures: how many safe pictures are drawn (choice).
+        cache: where encoded pictures are kept.
+        work: where checkpoints are kept, so that an interrupted run goes on; None for none.
+        reporter: told of progress.
+        **options: hyperparameters of the (last) method.
+
+    Raises:
+        GiftError: an unknown concept, method or option, or pictures that can't be used.
+        NonFiniteError: the training broke down.
+        Interrupted: stopped on request.
+    """
+    immunizers = make_immunizers(method, options)
+    model = model if isinstance(model, DenoisingModel) else load(model)
+    bench = Workbench.of(model, concept, seed)
+    harmful = bench.concept_set(concept_pictures, Path(concept_images) if concept_images else None, cache)
+    safe = bench.safe_set(safe_pictures, Path(safe_images) if safe_images else None, cache)
+    for i, immunizer in enumerate(immunizers):
+        settings = {"method": repr(immunizer), "concept": [str(c) for c in bench.concepts], "seed": seed, "model": model.source}
+        kept = Checkpoints(work / f"{i}-{immunizer.name}", settings) if work else None
+        model = immunizer(model, harmful, safe, seed=seed, checkpoints=kept, reporter=reporter)
+    return model
+
+
+class Curve(list[tuple[int, float]]):
+    """A recovery curve, [(attack step, concept score), …], with the attack that made it in `trial`."""
+
+    def __init__(self, trial: Trial) -> None:
+        super().__init__(trial.curve)
+        self.trial = trial
+
+    def save(self, folder: Path | str) -> Path:
+        """Writes what the attacker would share: adapter files, or the whole pipeline."""
+        return self.trial.attacked.save(folder)
+
+
+def attack(
+    model: DenoisingModel | str | Path,
+    concept: str,
+    attack: str = "lora",
+    *,
+    steps: int = 150,
+    seed: int = 0,
+    concept_images: Path | str | None = None,
+    pictures: int = 64,
+    evaluation_pictures: int = 36,
+    cache: Path | None = None,
+    work: Path | None = None,
+    reporter: Reporter | None = None,
+    **options: Any,
+) -> Curve:
+    """Fine-tunes a copy of a model toward a concept and scores it on the way. The model itself is not changed.
+
+    Args:
+        model: a model, or what `load` takes.
+        concept: what the attacker wants back.
+        attack: the attack's name.
+        steps: of the attack.
+        seed: of all draws.
+        concept_images: the attacker's pictures; without it, bundled drawings.
+        pictures: how many bundled drawings (choice).
+        evaluation_pictures: pictures a score (choice).
+        cache: where encoded pictures are kept.
+        work: where checkpoints are kept; None for none.
+        reporter: told of progress.
+        **options: hyperparameters of the attack.
+
+    Raises:
+        GiftError: an unknown concept, attack or option; or nothing can recognise the concept.
+    """
+    how = make_attack(attack, {"steps": steps, **options})
+    model = model if isinstance(model, DenoisingModel) else load(model)
+    bench = Workbench.of(model, concept, seed)
+    scorer = bench.scorer
+    data = bench.attack_set(pictures, Path(concept_images) if concept_images else None, cache)
+    kept = Checkpoints(work, {"attack": repr(how), "concept": concept, "seed": seed, "model": model.source}) if work else None
+    trial = attack_and_score(
+        model, how, data, bench.asks(evaluation_pictures), scorer, seed=seed, checkpoints=kept, reporter=reporter
+    )
+    return Curve(trial)

@@ -1,0 +1,30 @@
+"""The demo's settings. Every number is a choice that keeps it within a quarter of an hour on two cores."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+METHODS = {"original": "none", "esd": "esd", "ascent": "ascent", "imma": "esd+imma", "gift": "esd+gift"}
+CONTROL = "esd"
+
+
+class DemoConfig(BaseModel):
+    """What the demo compares. A YAML file may give any of these; flags go over it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = "tiny"
+    concept: str = "mushroom"
+    seed: int = Field(default=0, ge=0)
+    steps: int = Field(default=150, ge=1, description="attack steps: the horizon")
+    attacks: tuple[str, ...] = Field(default=("lora", "full"), min_length=1)
+    methods: tuple[str, ...] = Field(default=tuple(METHODS), description="original and esd are always among them: the controls")
+    concept_pictures: int = Field(default=48, ge=2, description="drawn for D_h")
+    safe_pictures: int = Field(default=192, ge=2, description="drawn for D_s")
+    attack_pictures: int = Field(default=48, ge=2, description="the attacker's")
+    evaluation_pictures: int = Field(default=36, ge=2, description="a concept score")
+    safe_evaluation_pictures: int = Field(default=120, ge=4, description="safe accuracy, FID, KID")
+    method_options: dict[str, dict[str, Any]] = Field(default_factory=dict, description="hyperparameters by method")
+    attack_options: dict[str, dict[str, Any]] = Field(default_factory=dict, description="hyperparameters by attack")

@@ -1,0 +1,187 @@
+"""The main job, end to end: defend by several methods, attack each, measure, and keep the record."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gift.bench.config import CONTROL, METHODS, DemoConfig
+from gift.bench.store import Store
+from gift.bench.trial import Scored, attack_and_score, score_model
+from gift.bench.workbench import Workbench
+from gift.data.latents import LatentSet
+from gift.errors import one_of
+from gift.metrics.collapse import collapsed
+from gift.metrics.concept import mean, prompted
+from gift.metrics.fidelity import Features, fid, kid
+from gift.models import DenoisingModel, load
+from gift.settings import make_attack, make_immunizers
+from gift.training.checkpoint import Checkpoints
+from gift.training.measure import Meter
+from gift.training.progress import Reporter, Silent
+
+
+@dataclass
+class Defended:
+    """A method's weights and what they cost."""
+
+    model: DenoisingModel
+    seconds: float
+    peak_mb: float
+
+
+@dataclass
+class Outcome:
+    """All that a demo measured, by method and by (method, attack)."""
+
+    config: DemoConfig
+    scored: dict[str, Scored] = field(default_factory=dict)
+    prices: dict[str, dict[str, Any]] = field(default_factory=dict)
+    trials: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    costs: dict[str, Defended] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+class Demo:
+    """Runs a `DemoConfig` in a folder. Pieces that are finished are kept in `work/`, so a second start goes on."""
+
+    def __init__(self, config: DemoConfig, folder: Path, reporter: Reporter | None = None) -> None:
+        for name in config.methods:
+            if name not in METHODS:
+                raise one_of("method", name, list(METHODS))
+        self.config, self.folder, self.reporter = config, folder, reporter or Silent()
+        self.chains = {n: c for n, c in METHODS.items() if n in {"original", CONTROL, *config.methods}}
+        for chain in self.chains.values():
+            make_immunizers(chain, config.method_options.get(chain.split("+")[-1]))
+        self.attacks = {
+            name: make_attack(name, {"steps": config.steps, **config.attack_options.get(name, {})}) for name in config.attacks
+        }
+        self.bench = Workbench.of(load(config.model), config.concept, config.seed)
+        self.scorer = self.bench.scorer
+        self.store = Store(folder / "work" / "pieces")
+        self._sets: tuple[LatentSet, LatentSet] | None = None
+        self._defended: dict[str, Defended] = {}
+
+    def run(self) -> Outcome:
+        """Computes everything that is not there yet."""
+        began = time.perf_counter()
+        out = Outcome(self.config)
+        attack_set = self.bench.attack_set(self.config.attack_pictures)
+        for name, chain in self.chains.items():
+            self.reporter.say(f"{name}: defence, price, attacks")
+            defended = out.costs[name] = self.defend(chain)
+            out.scored[name] = self.score(name, defended.model)
+            out.prices[name] = self.price(name, defended.model, out.prices.get("original"))
+            for attack in self.attacks:
+                out.trials[name, attack] = self.trial(name, attack, defended.model, attack_set, out.scored[name])
+        out.seconds = time.perf_counter() - began
+        return out
+
+    def settings(self, chain: str) -> dict[str, Any]:
+        """What a chain's weights depend on."""
+        config = self.config
+        methods = make_immunizers(chain, config.method_options.get(chain.rsplit("+", maxsplit=1)[-1]))
+        sizes = [config.concept_pictures, config.safe_pictures]
+        return {
+            "model": config.model,
+            "concept": config.concept,
+            "seed": config.seed,
+            "methods": [repr(m) for m in methods],
+            "sets": sizes,
+        }
+
+    def sets(self) -> tuple[LatentSet, LatentSet]:
+        """D_h and D_s, drawn once for all methods."""
+        if self._sets is None:
+            self.reporter.say("drawing the defence's own pictures of the concept and of everything else")
+            self._sets = self.bench.concept_set(self.config.concept_pictures), self.bench.safe_set(self.config.safe_pictures)
+        return self._sets
+
+    def defend(self, chain: str) -> Defended:
+        """The weights of a chain; its beginning is shared with other chains."""
+        if chain in self._defended:
+            return self._defended[chain]
+        *earlier, last = chain.split("+")
+        start = self.defend("+".join(earlier)) if earlier else Defended(self.bench.model, 0.0, 0.0)
+        if last == "none":
+            return start
+        method = make_immunizers(last, self.config.method_options.get(last))[0]
+        settings = self.settings(chain)
+
+        def compute() -> dict[str, Any]:
+            concept, safe = self.sets()
+            kept = Checkpoints(self.folder / "work" / "checkpoints" / chain, settings)
+            with Meter() as meter:
+                model = method(start.model, concept, safe, seed=self.config.seed, checkpoints=kept, reporter=self.reporter)
+            kept.clear()
+            return {"weights": dict(model.denoiser.state_dict()), "seconds": meter.seconds, "peak_mb": meter.peak_mb}
+
+        piece = self.store.remember(f"defence/{chain}", settings, compute)
+        model = self.bench.model.copy()
+        model.denoiser.load_state_dict(piece["weights"])
+        model.denoiser.eval().requires_grad_(False)
+        done = Defended(model, start.seconds + piece["seconds"], max(start.peak_mb, piece["peak_mb"]))
+        self._defended[chain] = done
+        return done
+
+    def score(self, name: str, model: DenoisingModel) -> Scored:
+        """The concept's score before any attack."""
+        n = self.config.evaluation_pictures
+
+        def compute() -> dict[str, Any]:
+            scored = score_model(model, self.bench.asks(n), self.scorer)
+            return {"images": scored.images, "scores": scored.scores}
+
+        piece = self.store.remember(f"score/{name}", {**self.settings(self.chains[name]), "n": n}, compute)
+        return Scored(piece["images"], piece["scores"])
+
+    def price(self, name: str, model: DenoisingModel, original: dict[str, Any] | None) -> dict[str, Any]:
+        """Safe pictures, their accuracy, and their distance from the original model's."""
+        n = self.config.safe_evaluation_pictures
+        asks = self.bench.safe_evaluation(n)
+        assert self.bench.art is not None  # the scorer would have refused
+
+        def compute() -> dict[str, Any]:
+            images = model.generate([a.prompt for a in asks], [a.seed for a in asks])
+            return {"images": images}
+
+        images: torch.Tensor = self.store.remember(f"price/{name}", {**self.settings(self.chains[name]), "n": n}, compute)["images"]
+        scores, _ = prompted(self.bench.recogniser, self.bench.art, images, asks)
+        reference = original["images"] if original else images
+        features = Features(self.bench.recogniser)
+        return {
+            "images": images,
+            "scores": scores,
+            "safe_accuracy": mean(scores),
+            "fid": round(fid(reference, images, features), 4),
+            "kid": round(kid(reference, images, features)[0], 6),
+            "collapse": collapsed(images, reference).flag,
+        }
+
+    def trial(self, name: str, attack: str, model: DenoisingModel, data: LatentSet, before: Scored) -> dict[str, Any]:
+        """One attack with its curve."""
+        how = self.attacks[attack]
+        settings = {**self.settings(self.chains[name]), "attack": repr(how), "n": self.config.evaluation_pictures}
+        settings["pictures"] = self.config.attack_pictures
+
+        def compute() -> dict[str, Any]:
+            kept = Checkpoints(self.folder / "work" / "checkpoints" / f"{name}-{attack}", settings)
+            asks = self.bench.asks(self.config.evaluation_pictures)
+            done = attack_and_score(
+                model, how, data, asks, self.scorer, seed=self.config.seed, before=before, checkpoints=kept, reporter=self.reporter
+            )
+            kept.clear()
+            return {
+                "seen": [[step, {"images": s.images, "scores": s.scores}] for step, s in sorted(done.seen.items())],
+                "losses": [logs["loss"] for logs in done.attacked.logs],
+                "norms": [logs["gradient_norm"] for logs in done.attacked.logs],
+                "matched": done.attacked.matched,
+                "seconds": done.attacked.seconds,
+                "peak_mb": done.attacked.peak_mb,
+            }
+
+        return self.store.remember(f"attack/{name}/{attack}", settings, compute)

@@ -1,0 +1,45 @@
+"""Finished pieces of a longer run, kept so that an interrupted one goes on where it stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from gift.files import write_bytes
+from gift.training.checkpoint import flatten, unflatten
+
+
+@dataclass(frozen=True)
+class Store:
+    """One file a piece, named by what it is and by a hash of all that it depends on."""
+
+    folder: Path
+
+    def remember(self, name: str, settings: dict[str, Any], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The piece, computed only if it is not there yet.
+
+        Args:
+            name: for the reader of the folder.
+            settings: all that the outcome depends on, as JSON.
+            compute: gives nested dicts and lists of tensors, numbers and text.
+        """
+        key = hashlib.sha256(json.dumps([name, settings], sort_keys=True).encode()).hexdigest()[:16]
+        file = self.folder / f"{name.replace('/', '-')}-{key}.safetensors"
+        try:
+            with safe_open(file, framework="pt") as kept:
+                tensors = {tensor: kept.get_tensor(tensor) for tensor in kept.keys()}  # noqa: SIM118 - not a dict
+                return unflatten(json.loads(kept.metadata()["layout"]), tensors)
+        except (OSError, SafetensorError, KeyError, ValueError):
+            value = compute()
+        tensors: dict[str, torch.Tensor] = {}
+        layout = flatten(value, tensors)
+        write_bytes(file, save(tensors, metadata={"layout": json.dumps(layout)}))
+        return value

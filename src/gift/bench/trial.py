@@ -1,0 +1,97 @@
+"""One attack on one model, scored along the way: the piece that the demo, the command line and the library share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from gift.attacks import Attack, Attacked
+from gift.data.latents import LatentSet
+from gift.data.prompts import Ask
+from gift.metrics.concept import mean
+from gift.models import DenoisingModel
+from gift.training.checkpoint import Checkpoints
+from gift.training.progress import Reporter
+
+Scorer = Callable[[torch.Tensor], list[float]]
+"""uint8 pictures (N, 3, H, W) to N scores in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Generated pictures with their scores."""
+
+    images: torch.Tensor
+    scores: list[float]
+
+    @property
+    def score(self) -> float:
+        """The mean score."""
+        return mean(self.scores)
+
+
+def score_model(model: DenoisingModel, asks: Sequence[Ask], scorer: Scorer) -> Scored:
+    """Generates a picture for each ask and scores it.
+
+    Raises:
+        NonFiniteError: the model draws NaN.
+    """
+    images = model.generate([a.prompt for a in asks], [a.seed for a in asks])
+    return Scored(images, scorer(images))
+
+
+def steps_to_look(steps: int) -> list[int]:
+    """Where a recovery curve is measured: dense at the start, where erasure is undone, and at the end."""
+    return sorted({0, steps, *(s for s in (10, 20, 50, 100, 200, 500, 1000, 2000, 5000) if s < steps)})
+
+
+@dataclass(frozen=True)
+class Trial:
+    """An attack's outcome with what was seen on the way."""
+
+    attacked: Attacked
+    seen: dict[int, Scored]
+
+    @property
+    def curve(self) -> list[tuple[int, float]]:
+        """(attack step, concept score)."""
+        return [(step, scored.score) for step, scored in sorted(self.seen.items())]
+
+
+def attack_and_score(
+    model: DenoisingModel,
+    attack: Attack,
+    data: LatentSet,
+    asks: Sequence[Ask],
+    scorer: Scorer,
+    *,
+    seed: int,
+    before: Scored | None = None,
+    checkpoints: Checkpoints | None = None,
+    reporter: Reporter | None = None,
+) -> Trial:
+    """Attacks a copy of `model` and scores it at `steps_to_look`.
+
+    Args:
+        model: the weights under attack; unchanged.
+        attack: what is done to them.
+        data: the attacker's pictures.
+        asks: evaluation prompts, with seeds.
+        scorer: finds the concept.
+        seed: of the attack.
+        before: the score without attack, where it is known already.
+        checkpoints: where to keep and find the attack's checkpoints.
+        reporter: told of progress.
+    """
+    first = before or score_model(model, asks, scorer)
+
+    def observe(step: int, attacked: DenoisingModel) -> dict[str, object]:
+        scored = score_model(attacked, asks, scorer)
+        return {"images": scored.images, "scores": scored.scores}
+
+    look = [step for step in steps_to_look(attack.steps) if step]
+    done = attack(model, data, seed=seed, at=look, observe=observe, checkpoints=checkpoints, reporter=reporter)
+    seen = {step: Scored(found["images"], list(found["scores"])) for step, found in done.observations}
+    return Trial(done, {0: first, **seen})

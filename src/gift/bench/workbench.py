@@ -1,0 +1,104 @@
+"""A model with everything that a concept needs: its drawings, its prompts, its training sets, its scorer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from gift.data.art import Art, load_art
+from gift.data.attack_pictures import attack_pictures
+from gift.data.concept import Concept, parse_concept, speaks_art
+from gift.data.folder import load_folder
+from gift.data.latents import LatentSet, draw_set, encode_set, join_sets
+from gift.data.prompts import Ask, concept_asks, evaluation_asks, safe_asks, safe_evaluation_asks
+from gift.errors import GiftError
+from gift.metrics.concept import ConceptScorer
+from gift.metrics.recogniser import Recogniser, load_recogniser
+from gift.models import DenoisingModel
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """Concepts on a model. `art` is None where the model has a vocabulary of its own."""
+
+    model: DenoisingModel
+    concepts: tuple[Concept, ...]
+    art: Art | None
+    seed: int
+
+    @classmethod
+    def of(cls, model: DenoisingModel, concept: str | Sequence[str], seed: int = 0) -> Workbench:
+        """Reads the concept's name, or several.
+
+        Raises:
+            GiftError: the model does not know a name, or there is none.
+        """
+        art = load_art() if speaks_art(getattr(model.pipeline, "tokenizer", None)) else None
+        texts = [concept] if isinstance(concept, str) else list(concept)
+        if not texts:
+            raise GiftError("no concept; give at least one name")
+        return cls(model, tuple(parse_concept(text, art) for text in texts), art, seed)
+
+    @property
+    def concept(self) -> Concept:
+        """The first concept: what attacks and scores are about."""
+        return self.concepts[0]
+
+    def concept_set(self, pictures: int, folder: Path | None = None, cache: Path | None = None) -> LatentSet:
+        """D_h: the user's pictures, or drawn from the model; with several concepts, each has the same share of a batch."""
+        if folder:
+            return self.folder_set(folder, cache, self.concept.name)
+        share = -(-pictures // len(self.concepts))
+        sets = [draw_set(self.model, concept_asks(c, self.art, share, self.seed)) for c in self.concepts]
+        return sets[0] if len(sets) == 1 else join_sets(sets)
+
+    def safe_set(self, pictures: int, folder: Path | None = None, cache: Path | None = None) -> LatentSet:
+        """D_s: the user's pictures, or drawn from the model with prompts that name none of the concepts."""
+        if folder:
+            return self.folder_set(folder, cache, None)
+        asks = [a for c in self.concepts for a in safe_asks(c, self.art, pictures, self.seed) if not self.shown(a)]
+        return draw_set(self.model, asks[:pictures])
+
+    def shown(self, ask: Ask) -> bool:
+        """Whether an ask names one of the concepts."""
+        return self.art is not None and any(c.holds(self.art, ask.name, ask.style) for c in self.concepts if ask.name and ask.style)
+
+    def attack_set(self, pictures: int, folder: Path | None = None, cache: Path | None = None) -> LatentSet:
+        """The attacker's set: the user's pictures, or drawings that no defence sees."""
+        if folder:
+            return self.folder_set(folder, cache, self.concept.name)
+        if self.art is None:
+            raise GiftError(f"an attack on '{self.concept}' needs pictures; give a folder with --concept-images")
+        images, captions = attack_pictures(self.concept, self.art, pictures, self.seed)
+        return encode_set(self.model, images, captions, cache)
+
+    def folder_set(self, folder: Path, cache: Path | None, caption: str | None) -> LatentSet:
+        """A user's folder, encoded."""
+        images, captions, _ = load_folder(folder, size=self.model.image_size, default_caption=caption)
+        return encode_set(self.model, images, captions, cache)
+
+    @cached_property
+    def recogniser(self) -> Recogniser:
+        """The bundled recogniser."""
+        return load_recogniser()
+
+    @property
+    def scorer(self) -> ConceptScorer:
+        """Finds the concept in pictures.
+
+        Raises:
+            GiftError: nothing can recognise it.
+        """
+        if self.art is None:
+            raise GiftError(f"nothing here can recognise '{self.concept}'; scores are for models that draw the bundled objects")
+        return ConceptScorer(self.concept, self.art, self.recogniser)
+
+    def asks(self, n: int) -> list[Ask]:
+        """Evaluation prompts for the concept."""
+        return evaluation_asks(self.concept, self.art, n, self.seed)
+
+    def safe_evaluation(self, n: int) -> list[Ask]:
+        """Evaluation prompts for the price."""
+        return safe_evaluation_asks(self.concept, self.art, n, self.seed)

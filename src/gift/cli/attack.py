@@ -1,0 +1,70 @@
+"""`gift attack`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gift.cli.common import ConceptOption, ConfigOption, SeedOption, SetOption, output_folder, reporting, resolve, write_config
+
+
+@reporting
+def attack(
+    model: Annotated[str | None, typer.Argument(help="'tiny', a diffusers folder, a .safetensors file or a hub id.")] = None,
+    concept: ConceptOption = None,
+    attack: Annotated[str | None, typer.Option("--attack", help="lora or full.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps.", min=0)] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the attacked weights and the curve go.")] = Path("attacked"),
+    concept_images: Annotated[Path | None, typer.Option(help="The attacker's pictures; else bundled drawings.")] = None,
+    config: ConfigOption = None,
+    seed: SeedOption = None,
+    settings: SetOption = None,
+) -> None:
+    """Fine-tune a model toward a concept, as an attacker would, and measure how fast it comes back.
+
+    Example: `gift attack out/model --concept mushroom --attack lora --steps 150 --output attacked/`
+    """
+    flags = {"model": model, "concept": concept, "attack": attack, "steps": steps, "concept_images": concept_images, "seed": seed}
+    given = resolve(config, flags, settings)
+    from gift.api import attack as run
+    from gift.cli.configs import AttackConfig
+    from gift.files import write_json
+    from gift.metrics.flags import attack_flags
+    from gift.models import load
+    from gift.settings import make_attack, validated
+    from gift.training.progress import Live
+
+    chosen = validated(AttackConfig, given, "attack")
+    make_attack(chosen.attack, {"steps": chosen.steps, **chosen.options})
+    reporter = Live()
+    with output_folder(output) as folder:
+        opened = load(chosen.model)
+        reporter.say(opened.describe())
+        write_config(folder, "attack", chosen.model_dump(mode="json"))
+        rest = chosen.model_dump(exclude={"model", "options"})
+        curve = run(
+            opened, **rest, cache=folder / "work" / "latents", work=folder / "work" / "steps", reporter=reporter, **chosen.options
+        )
+        done = curve.trial.attacked
+        curve.save(folder / "weights")
+        flags_found = attack_flags([x["loss"] for x in done.logs], [x["gradient_norm"] for x in done.logs], done.matched)
+        write_json(
+            folder / "attack.json",
+            {
+                "config": chosen.model_dump(mode="json"),
+                "curve": [list(point) for point in curve],
+                "scores": {str(step): seen.scores for step, seen in curve.trial.seen.items()},
+                "losses": [x["loss"] for x in done.logs],
+                "trained_tensors": done.matched,
+                "seconds": round(done.seconds, 2),
+                "peak_mb": round(done.peak_mb, 1),
+                "flags": flags_found,
+            },
+        )
+        for step, score in curve:
+            print(f"step {step:>5}  concept score {score:.3f}")
+        for flag in flags_found:
+            print(f"note: {flag}")
+        reporter.say(f"weights in {folder / 'weights'} after {done.seconds:.0f} s; {done.matched} tensors trained")

@@ -1,0 +1,100 @@
+"""What the verbs share: options, YAML under flags, the resolved configuration, one-line errors."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec
+
+import typer
+import yaml
+
+from gift.errors import GiftError
+from gift.files import write_text
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", "-c", help="YAML file with any of the options below; flags go over it.")
+]
+SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of every draw.", min=0)]
+ConceptOption = Annotated[str | None, typer.Option("--concept", help="NAME, style:NAME or category:NAME.")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="A hyperparameter, key=value; may be repeated.")]
+P = ParamSpec("P")
+
+
+def quiet_libraries() -> None:
+    """Keeps other libraries' advice out of the output; errors still show."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+
+
+def reporting(verb: Callable[P, None]) -> Callable[P, None]:
+    """Turns what a user can mend into one line on stderr and an exit code."""
+
+    @wraps(verb)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        quiet_libraries()
+        try:
+            verb(*args, **kwargs)
+        except GiftError as error:
+            print(f"gift: {' '.join(str(error).split())}", file=sys.stderr)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            print("gift: stopped; nothing was half written, and the same command goes on from what is finished", file=sys.stderr)
+            raise typer.Exit(130) from None
+
+    return run
+
+
+def read_config(path: Path | None) -> dict[str, Any]:
+    """A YAML mapping, safely loaded.
+
+    Raises:
+        GiftError: no such file, not YAML, or not a mapping.
+    """
+    if path is None:
+        return {}
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise GiftError(f"can't read the configuration {path}: {error}; check the path") from error
+    except yaml.YAMLError as error:
+        raise GiftError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise GiftError(f"{path} is not a list of 'option: value' lines")
+    return value
+
+
+def resolve(config: Path | None, flags: dict[str, Any], options: list[str] | None = None) -> dict[str, Any]:
+    """The file's options with the given flags over them; `--set` pairs go into 'options'."""
+    from gift.settings import parse_options
+
+    resolved = {**read_config(config), **{key: value for key, value in flags.items() if value is not None}}
+    if options:
+        resolved["options"] = {**resolved.get("options", {}), **parse_options(options)}
+    return resolved
+
+
+def write_config(folder: Path, verb: str, config: dict[str, Any]) -> None:
+    """Keeps the resolved configuration beside the result, with the command that repeats it."""
+    head = f"# gift {verb} --config config.yaml\n"
+    write_text(folder / "config.yaml", head + yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+
+
+@contextmanager
+def output_folder(folder: Path) -> Iterator[Path]:
+    """The output folder, held for this run."""
+    from gift.files import owned
+
+    with owned(folder) as held:
+        yield held

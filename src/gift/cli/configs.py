@@ -1,0 +1,48 @@
+"""The verbs' configurations: what a YAML file may say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = "tiny"
+    concept: str
+    seed: int = Field(default=0, ge=0)
+
+
+class ImmunizeConfig(_Config):
+    """`gift immunize`."""
+
+    concept: str | list[str]  # type: ignore[assignment]
+    method: str = "gift"
+    concept_images: Path | None = None
+    safe_images: Path | None = None
+    concept_pictures: int = Field(default=64, ge=2)
+    safe_pictures: int = Field(default=192, ge=2)
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class AttackConfig(_Config):
+    """`gift attack`."""
+
+    attack: str = "lora"
+    steps: int = Field(default=150, ge=0)
+    concept_images: Path | None = None
+    pictures: int = Field(default=64, ge=1)
+    evaluation_pictures: int = Field(default=36, ge=2)
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class EvaluateConfig(_Config):
+    """`gift evaluate`."""
+
+    original: str = "tiny"
+    lora: Path | None = None
+    pictures: int = Field(default=72, ge=2)
+    safe_pictures: int = Field(default=120, ge=4)

@@ -1,0 +1,45 @@
+"""`gift evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gift.cli.common import ConceptOption, ConfigOption, SeedOption, output_folder, reporting, resolve, write_config
+
+
+@reporting
+def evaluate(
+    model: Annotated[str | None, typer.Argument(help="'tiny', a diffusers folder, a .safetensors file or a hub id.")] = None,
+    concept: ConceptOption = None,
+    lora: Annotated[Path | None, typer.Option(help="A folder with pytorch_lora_weights.safetensors to load on the model.")] = None,
+    original: Annotated[
+        str | None, typer.Option(help="The model before the defence: FID, KID and collapse are against it.")
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where evaluation.json goes.")] = Path("evaluation"),
+    config: ConfigOption = None,
+    seed: SeedOption = None,
+) -> None:
+    """Measure a model: does it draw the concept, and does it still draw everything else.
+
+    Example: `gift evaluate out/model --concept mushroom --output evaluation/`
+    """
+    given = resolve(config, {"model": model, "concept": concept, "lora": lora, "original": original, "seed": seed})
+    from gift.bench.evaluation import evaluate_model
+    from gift.cli.configs import EvaluateConfig
+    from gift.files import write_json
+    from gift.settings import validated
+
+    chosen = validated(EvaluateConfig, given, "evaluate")
+    with output_folder(output) as folder:
+        write_config(folder, "evaluate", chosen.model_dump(mode="json"))
+        result = evaluate_model(**chosen.model_dump())
+        write_json(folder / "evaluation.json", result)
+        for key in ("concept_score", "safe_accuracy", "fid", "kid"):
+            low_high = result.get(f"{key}_interval")
+            interval = f"  (95 % {low_high[0]:.3f} to {low_high[1]:.3f})" if low_high else ""
+            print(f"{key.replace('_', ' '):>14}  {result[key]:.4f}{interval}")
+        for flag in result["flags"]:
+            print(f"note: {flag}")

@@ -1,0 +1,43 @@
+"""`gift generate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gift.cli.common import reporting
+
+
+@reporting
+def generate(
+    model: Annotated[str, typer.Argument(help="'tiny', a diffusers folder, a .safetensors file or a hub id.")] = "tiny",
+    prompt: Annotated[list[str] | None, typer.Option("--prompt", "-p", help="What to draw; may be repeated.")] = None,
+    prompts: Annotated[Path | None, typer.Option(help="A text file, one prompt a line.")] = None,
+    count: Annotated[int, typer.Option("--count", "-n", help="Pictures a prompt.", min=1)] = 4,
+    steps: Annotated[int, typer.Option(help="Sampler steps.", min=1)] = 15,
+    guidance: Annotated[float, typer.Option(help="Classifier-free guidance scale.", min=0)] = 3.0,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The PNG to write: one row a prompt.")] = Path("pictures.png"),
+    seed: Annotated[int, typer.Option("--seed", help="Seed of a prompt's first picture.", min=0)] = 0,
+) -> None:
+    """Draw pictures.
+
+    Example: `gift generate tiny --prompt "a mushroom in noto style" --count 6 --output mushrooms.png`
+    """
+    from gift.data.prompts import read_prompts
+    from gift.errors import GiftError
+    from gift.files import write_bytes
+    from gift.models import load
+    from gift.pixels import contact_sheet, png_bytes
+
+    wanted = [*(prompt or []), *(read_prompts(prompts) if prompts else [])]
+    if not wanted:
+        raise GiftError("nothing to draw; give --prompt or --prompts")
+    if output.suffix.lower() != ".png":
+        raise GiftError(f"{output} is not a .png; give --output FILE.png")
+    images = load(model).generate(
+        [p for p in wanted for _ in range(count)], [seed + i for _ in wanted for i in range(count)], steps=steps, guidance=guidance
+    )
+    write_bytes(output, png_bytes(contact_sheet(images, count)))
+    print(f"{len(images)} pictures in {output}")

@@ -1,0 +1,82 @@
+"""`gift immunize`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gift.cli.common import ConfigOption, SeedOption, SetOption, output_folder, reporting, resolve, write_config
+
+
+@reporting
+def immunize(
+    model: Annotated[str | None, typer.Argument(help="'tiny', a diffusers folder, a .safetensors file or a hub id.")] = None,
+    concept: Annotated[
+        list[str] | None, typer.Option("--concept", help="NAME, style:NAME or category:NAME; may be repeated.")
+    ] = None,
+    method: Annotated[str | None, typer.Option(help="A method or a chain of them, such as esd+gift.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the immunized diffusers folder goes.")] = Path("immunized"),
+    concept_images: Annotated[
+        Path | None, typer.Option(help="Folder of the concept's pictures; else the model draws them.")
+    ] = None,
+    safe_images: Annotated[Path | None, typer.Option(help="Folder of pictures to keep; else the model draws them.")] = None,
+    config: ConfigOption = None,
+    seed: SeedOption = None,
+    settings: SetOption = None,
+) -> None:
+    """Change a model's weights so that a concept is hard to teach it again.
+
+    Example: `gift immunize tiny --concept mushroom --method esd+gift --output out/`
+    """
+    flags = {
+        "model": model,
+        "concept": concept or None,
+        "method": method,
+        "concept_images": concept_images,
+        "safe_images": safe_images,
+    }
+    given = resolve(config, {**flags, "seed": seed}, settings)
+    from gift.api import immunize as run
+    from gift.cli.configs import ImmunizeConfig
+    from gift.files import write_json
+    from gift.models import load
+    from gift.settings import make_immunizers, validated
+    from gift.training.measure import Meter
+    from gift.training.progress import Live
+
+    chosen = validated(ImmunizeConfig, given, "immunize")
+    methods = make_immunizers(chosen.method, chosen.options)
+    reporter = Live()
+    with output_folder(output) as folder:
+        opened = load(chosen.model)
+        reporter.say(opened.describe())
+        write_config(folder, "immunize", chosen.model_dump(mode="json"))
+        rest = chosen.model_dump(exclude={"model", "options"})
+        with Meter() as meter:
+            out = run(
+                opened,
+                **rest,
+                cache=folder / "work" / "latents",
+                work=folder / "work" / "steps",
+                reporter=reporter,
+                **chosen.options,
+            )
+        out.save(folder / "model")
+        write_json(
+            folder / "immunize.json",
+            {
+                "methods": [{"method": m.name, "arguments": m.model_dump(mode="json")} for m in methods],
+                "config": chosen.model_dump(mode="json"),
+                "seconds": round(meter.seconds, 1),
+                "peak_mb": round(meter.peak_mb, 1),
+            },
+        )
+        reporter.say(f"immunized model in {folder / 'model'} after {meter.seconds:.0f} s; peak memory {meter.peak_mb:.0f} MB")
+        reporter.say(f"next: gift attack {folder / 'model'} --concept '{out_concept(chosen.concept)}'")
+
+
+def out_concept(concept: str | list[str]) -> str:
+    """The first concept."""
+    return concept if isinstance(concept, str) else concept[0]

@@ -1,0 +1,94 @@
+"""From names and options to objects: methods, chains of methods, attacks; with errors that name the option."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from gift.attacks import ATTACKS, Attack
+from gift.errors import GiftError, one_of
+from gift.immunizers import IMMUNIZERS, Immunizer
+
+Options = dict[str, Any]
+T = TypeVar("T", bound=BaseModel)
+
+
+def validated(kind: type[T], options: Options, what: str) -> T:
+    """Builds `kind` from options.
+
+    Raises:
+        GiftError: an option is unknown or its value can't be used; the first such is named.
+    """
+    try:
+        return kind(**options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise one_of(f"option of {what}", where, list(kind.model_fields)) from error
+        message = first["msg"].removeprefix("Value error, ")
+        raise GiftError(
+            f"{what}: {where + ': ' if where else ''}{message[0].lower() + message[1:]} (given {first['input']!r})"
+        ) from error
+
+
+def make_immunizers(chain: str, options: Options | None = None) -> list[Immunizer]:
+    """The methods of a chain such as 'gift' or 'esd+gift'; options go to the last.
+
+    Raises:
+        GiftError: an unknown method or option.
+    """
+    names = [name.strip() for name in chain.split("+")]
+    for name in names:
+        if name not in IMMUNIZERS:
+            raise one_of("method", name, list(IMMUNIZERS))
+    return [
+        validated(IMMUNIZERS[name], options or {} if i == len(names) - 1 else {}, f"method '{name}'")
+        for i, name in enumerate(names)
+    ]
+
+
+def make_attack(name: str, options: Options | None = None) -> Attack:
+    """The attack of that name.
+
+    Raises:
+        GiftError: an unknown attack or option.
+    """
+    if name not in ATTACKS:
+        raise one_of("attack", name, list(ATTACKS))
+    return validated(ATTACKS[name], options or {}, f"attack '{name}'")
+
+
+def parse_options(pairs: list[str]) -> Options:
+    """Reads 'key=value' and 'outer.key=value'; values are YAML, so numbers such as 1e-4 and lists work.
+
+    Raises:
+        GiftError: a pair without '=', or a value that is not YAML.
+    """
+    options: Options = {}
+    for pair in pairs:
+        key, equals, raw = pair.partition("=")
+        if not equals or not key.strip():
+            raise GiftError(f"'{pair}' is not an option; write --set key=value")
+        target = options
+        *outer, last = key.strip().split(".")
+        for part in outer:
+            target = target.setdefault(part, {})
+            if not isinstance(target, dict):
+                raise GiftError(f"'{pair}': '{part}' already has a value; give either it or its parts")
+        target[last] = _value(raw, pair)
+    return options
+
+
+def _value(raw: str, pair: str) -> Any:
+    for number in (int, float):
+        try:
+            return number(raw)  # YAML 1.1 takes 1e-4 for a word
+        except ValueError:
+            continue
+    try:
+        return yaml.safe_load(raw)
+    except yaml.YAMLError as error:
+        raise GiftError(f"'{pair}': {raw!r} can't be read; write a number, a word or a [list]") from error
