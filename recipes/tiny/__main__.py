@@ -26,7 +26,7 @@ def rasterise() -> None:
 
 
 @app.command()
-def autoencoder(steps: int = 5800) -> None:
+def autoencoder(steps: int = 5200) -> None:
     """Train the autoencoder (resumable)."""
     from .autoencoder import measure, train
 

@@ -38,15 +38,22 @@ def edges(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return images[..., 1:] - images[..., :-1], images[..., 1:, :] - images[..., :-1, :]
 
 
-def distance(out: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """L1 on pixels, on edges, and on ever smaller pictures: sharp lines and true colours without a perceptual network.
+def hues(images: torch.Tensor) -> torch.Tensor:
+    """Opponent colours, green against magenta and red against blue, at half size: (N, 2, H/2, W/2)."""
+    red, green, blue = F.avg_pool2d(images, 2).unbind(1)
+    return torch.stack([green - (red + blue) / 2, red - blue], 1)
 
-    The coarse terms matter: with pixels and edges alone, 3,400 steps gave sharp drawings whose greens and pinks had turned brown.
+
+def distance(out: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """L1 on pixels, on edges, on smaller pictures and on hues: sharp lines and true colours without a perceptual network.
+
+    The hues matter: with pixels, edges and smaller pictures alone, 3,800 steps left green and magenta unlearned (snakes were
+    brown), because that axis carries the least of the drawings' variance.
     """
-    value = F.l1_loss(out, target) + 2 * F.mse_loss(out, target)
+    value = F.l1_loss(out, target) + 2 * F.mse_loss(out, target) + 3 * F.l1_loss(hues(out), hues(target))
     for a, b in zip(edges(out), edges(target), strict=True):
         value = value + F.l1_loss(a, b)
-    for side, weight in ((2, 1.0), (4, 1.0), (8, 2.0)):
+    for side, weight in ((2, 1.0), (8, 2.0)):
         value = value + weight * F.l1_loss(F.avg_pool2d(out, side), F.avg_pool2d(target, side))
     return value
 

@@ -91,7 +91,7 @@ def train(steps: int) -> None:
     art = load_art()
     data, objects, styles = latents()
     tokenizer, model = make()
-    text_encoder: CLIPTextModel = model["text_encoder"]  # type: ignore[assignment]
+    text_encoder: CLIPTextModel = model["text_encoder"]
     scheduler = make_scheduler()
     run = Run(WORK / "denoiser.pt", model, peak=1e-3, steps=steps, ema=0.9995)
 

@@ -1,4 +1,4 @@
-"""Puts the trained parts together as a `StableDiffusionPipeline` folder in the package's data. The same weights give the same files."""
+"""Puts the trained parts together as a `StableDiffusionPipeline` folder in the package's data; same weights, same files."""
 
 from __future__ import annotations
 
@@ -24,22 +24,24 @@ pipeline_tag: text-to-image
 
 # tiny: a text-to-image model of everyday objects
 
-A Stable Diffusion (CLIP text encoder, AutoencoderKL with 8 latent channels at f=8, UNet2DConditionModel, velocity prediction) for
-64x64 drawings of {objects} objects in {styles} styles ({names}). It is meant for testing how fine-tuning attacks and defences work,
-where a full-size model would take days. Prompts look like "a mushroom in noto style"; objects, styles and the pairs that were held
+A Stable Diffusion (CLIP text encoder, AutoencoderKL with 8 latent channels at f=8, UNet2DConditionModel, velocity
+prediction) for 64x64
+drawings of {objects} objects in {styles} styles ({names}). It is meant for testing how fine-tuning attacks and defences work, where a full-size model would take days. Prompts look like "a mushroom in noto style"; objects, styles and the pairs that were held
 out of training are in `split.json`.
 
     from diffusers import StableDiffusionPipeline
     pipe = StableDiffusionPipeline.from_pretrained("path/to/this/folder")
     pipe("an owl in openmoji style", num_inference_steps=15, guidance_scale=3.0).images[0].resize((256, 256)).show()
 
-Trained for {steps} steps of 48 pictures by `python -m recipes.tiny`. It knows nothing but these drawings: no people, no photographs.
+Trained for {steps} steps of 48 pictures by `python -m recipes.tiny`. It knows nothing but these
+drawings: no people, no photographs.
 
 ## The drawings it was trained on
 
 {credits}
 
-Each set keeps its own licence; openmoji's is CC BY-SA 4.0. The drawings were rasterised at 64x64 on white and slightly moved and scaled.
+Each set keeps its own licence; openmoji's is CC BY-SA 4.0. The drawings were rasterised at 64x64 on white and slightly
+moved and scaled.
 """
 
 
@@ -75,9 +77,7 @@ def export() -> None:
     styles = ", ".join(art.trained_styles)
     text = CARD.format(objects=len(art.objects), styles=len(art.trained_styles), names=styles, steps=state["step"], credits=credits)
     (target / "README.md").write_text(text)
-    print(
-        f"exported step {state['step']}: {size(target):.1f} MB, with the recogniser {size(target) + size(ASSETS / 'recogniser'):.1f} MB"
-    )
+    print(f"exported step {state['step']}: {size(target):.1f} MB, recogniser {size(ASSETS / 'recogniser'):.1f} MB")
 
 
 def size(folder: Path) -> float:

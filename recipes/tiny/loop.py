@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -51,7 +50,7 @@ class Run:
         }
         part = self.path.with_suffix(".part")
         torch.save(state, part)
-        os.replace(part, self.path)
+        part.replace(self.path)
 
     def average_model(self) -> nn.Module:
         """Puts the averaged weights into the model and returns it."""

@@ -15,7 +15,7 @@ class NonFiniteError(GiftError):
     exit_code = 3
 
 
-class Interrupted(GiftError):
+class Interrupted(GiftError):  # noqa: N818 - not a fault
     """Stopped on request; a checkpoint was written and the same command goes on from it."""
 
     exit_code = 130

@@ -40,8 +40,8 @@ def write_bytes(path: Path, data: bytes) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(part, 0o644)
-            os.replace(part, path)
+            Path(part).chmod(0o644)
+            Path(part).replace(path)
         except BaseException:
             Path(part).unlink(missing_ok=True)
             raise
@@ -78,14 +78,14 @@ def whole_folder(target: Path) -> Iterator[Path]:
         yield part
         for file in part.rglob("*"):
             sync(file)
-        os.chmod(part, 0o755)
+        part.chmod(0o755)
         if target.exists():
             old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-old-"))
-            os.replace(target, old / "old")
-            os.replace(part, target)
+            target.replace(old / "old")
+            part.replace(target)
             shutil.rmtree(old, ignore_errors=True)
         else:
-            os.replace(part, target)
+            part.replace(target)
         sync(target.parent)
     except OSError as error:
         raise GiftError(f"can't write {target}: {error.strerror or error}; free some room or choose another folder") from error

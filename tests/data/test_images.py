@@ -311,8 +311,8 @@ def test_pillow_prints_nothing_of_its_own(tmp_path: Path, monkeypatch: pytest.Mo
     printed = io.StringIO()
     monkeypatch.setattr(logging.getLogger(), "handlers", [])  # as in a program that set up no logging
     monkeypatch.setattr(logging, "lastResort", logging.StreamHandler(printed))
-    samples = [struct.pack("<HHII", 277, 3, 1, count) for count in (1, 84)]
-    (tmp_path / "a.tif").write_bytes(tiff(DEEP, 16).replace(*samples))
+    one, many = (struct.pack("<HHII", 277, 3, 1, samples) for samples in (1, 84))
+    (tmp_path / "a.tif").write_bytes(tiff(DEEP, 16).replace(one, many))
     refused(tmp_path / "a.tif")
     assert printed.getvalue() == ""
 
@@ -366,6 +366,14 @@ def test_reading_leaves_the_file_alone(tmp_path: Path) -> None:
     after = path.stat()
     assert (path.read_bytes(), after.st_mtime_ns, after.st_ino) == (SMALL["PNG"].getvalue(), before.st_mtime_ns, before.st_ino)
     assert os.listdir(tmp_path) == ["a.png"]  # noqa: PTH208
+
+
+def test_any_flipped_png_byte_is_noticed(tmp_path: Path) -> None:
+    whole = SMALL["PNG"].getvalue()
+    end = len(whole) - 12  # the closing chunk holds nothing of the picture
+    for at in range(end):
+        (tmp_path / "a.png").write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        assert loaded(tmp_path / "a.png") is None, at
 
 
 @few

@@ -12,6 +12,7 @@ from gift import __version__
 from gift.bench.config import CONTROL
 from gift.bench.demo import Demo, Outcome
 from gift.bench.provenance import commit, machine
+from gift.bench.record import Result
 from gift.data.prompts import Ask
 from gift.files import write_bytes, write_json
 from gift.metrics.concept import mean
@@ -66,6 +67,7 @@ class Writer:
         }
         best = "gift" if "gift" in self.demo.chains else list(self.demo.chains)[-1]
         self.outcome.costs[best].model.save(self.demo.folder / "model")
+        Result.model_validate(record)
         write_json(self.demo.folder / "result.json", record)
         return record
 

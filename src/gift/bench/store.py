@@ -35,8 +35,8 @@ class Store:
         file = self.folder / f"{name.replace('/', '-')}-{key}.safetensors"
         try:
             with safe_open(file, framework="pt") as kept:
-                tensors = {tensor: kept.get_tensor(tensor) for tensor in kept.keys()}  # noqa: SIM118 - not a dict
-                return unflatten(json.loads(kept.metadata()["layout"]), tensors)
+                found = {tensor: kept.get_tensor(tensor) for tensor in kept.keys()}  # noqa: SIM118 - not a dict
+                return unflatten(json.loads(kept.metadata()["layout"]), found)
         except (OSError, SafetensorError, KeyError, ValueError):
             value = compute()
         tensors: dict[str, torch.Tensor] = {}

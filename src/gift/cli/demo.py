@@ -51,8 +51,9 @@ def demo(
         console.print(table(record))
         for attack in record["attacks"]:
             if not attack["control_recovers"]:
+                name = attack["title"]
                 console.print(
-                    f"INCONCLUSIVE: {attack['title']} does not bring the concept back on erased-only weights; its rows prove nothing."
+                    f"INCONCLUSIVE: {name} does not bring the concept back on erased-only weights; its rows prove nothing."
                 )
         for line in dict.fromkeys(f"{m['title']}: {flag}" for m in record["methods"] for flag in m["flags"]):
             console.print(f"note: {line}")

@@ -13,9 +13,7 @@ What = Literal["methods", "attacks", "concepts", "styles", "categories", "models
 
 @reporting
 def listing(
-    what: Annotated[
-        What | None, typer.Argument(help="methods, attacks, concepts, styles, categories or models; all in short without it.")
-    ] = None,
+    what: Annotated[What | None, typer.Argument(help="What to list; all in short without it.")] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="With every option and its default.")] = False,
 ) -> None:
     """List methods, attacks and what the bundled model can draw.
@@ -39,10 +37,8 @@ def listing(
                 for key, field in kind.model_fields.items() if verbose else ():
                     print(f"      {key}={field.default!r}  {field.description or ''}")
     if what in {None, "models"}:
-        print(
-            f"models:\n  tiny     bundled: {len(art.objects)} objects in {len(art.trained_styles)} styles\n  any folder, .safetensors file or"
-        )
-        print(f"  hub id of: {', '.join(FAMILIES)}")
+        print(f"models:\n  tiny     bundled: {len(art.objects)} objects in {len(art.trained_styles)} styles")
+        print(f"  your own folder, .safetensors file or hub id of: {', '.join(FAMILIES)}")
     if what in {None, "styles"}:
         print("styles:     " + ", ".join(f"style:{s}" for s in art.trained_styles))
     if what in {None, "categories"}:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -16,7 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for name, verb in {
+VERBS: dict[str, Callable[..., None]] = {
     "demo": demo.demo,
     "immunize": immunize.immunize,
     "attack": attack.attack,
@@ -24,7 +25,8 @@ for name, verb in {
     "generate": generate.generate,
     "report": report.report,
     "list": listing.listing,
-}.items():
+}
+for name, verb in VERBS.items():
     app.command(name)(verb)
 
 

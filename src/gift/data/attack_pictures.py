@@ -1,4 +1,4 @@
-"""Pictures for an attacker who uses the bundled drawings: real art that no defence ever sees, varied as with few pictures one does."""
+"""Pictures for an attacker who uses the bundled drawings: real art that no defence sees, varied where there is too little."""
 
 from __future__ import annotations
 

@@ -22,13 +22,13 @@ SafeTarget = Literal["data", "reference"]
 
 
 class Gift(Immunizer):
-    """theta <- theta - a_P grad L(theta; D_s), K times; then theta <- theta - a_I G(grad[beta R(theta; D_h) - gamma b(L(theta; D_h))])."""
+    """K times theta -= a_P grad L(theta; D_s); then theta -= a_I G(grad[beta R(theta; D_h) - gamma b(L(theta; D_h))])."""
 
     name: ClassVar[str] = "gift"
     title: ClassVar[str] = "GIFT"
     about: ClassVar[str] = (
-        "Bi-level: raises the concept's loss (noising its representations where asked) at weights that a simulated attacker has moved, "
-        "while ordinary training keeps the safe set."
+        "Bi-level: raises the concept's loss at weights that a simulated attacker has moved, while ordinary training keeps "
+        "the safe set."
     )
 
     steps: int = Field(default=150, ge=0, description="rounds of lower and upper level (choice)")

@@ -18,8 +18,9 @@ ADAPTER = "adaptation"
 class Imma(Immunizer):
     """One step each in turn: a LoRA descends L(D_h); then the attention projections ascend the same L with the LoRA on.
 
-    The loop, optimiser, decay, clipping and weights are those of the published code (its LoRA setting). Different here: the data are
-    drawn from the model, the rates are scaled to the bundled model's, and the adaptation is LoRA only. No safe term, first order.
+    The loop, optimiser, decay, clipping and weights are those of the published code (its LoRA setting). Different here: the
+    data are drawn from the model, the rates are scaled to the bundled model's, and the adaptation is LoRA only. No safe term,
+    first order.
     """
 
     name: ClassVar[str] = "imma"

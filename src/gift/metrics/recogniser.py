@@ -105,7 +105,8 @@ def load_recogniser(folder: Path = FOLDER) -> Recogniser:
         FileNotFoundError: the folder holds no recogniser.
     """
     raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    config = RecogniserConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()})
+    lists = {key: tuple(raw[key]) for key in ("objects", "styles", "words", "widths")}
+    config = RecogniserConfig(**lists, embedding=raw["embedding"])
     model = Recogniser(config)
     state = load_file(folder / "model.safetensors")
     model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})

@@ -13,12 +13,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from gift.bench.record import Result, Row, load
 from gift.files import write_text
 from gift.report import words
 from gift.report.palette import HALFWAY, looks, swatch
 from gift.report.pictures import blocks
 from gift.report.plots import bundle, price, recovery
-from gift.report.record import Result, Row, load
 
 TEMPLATES = Path(__file__).parent / "templates"
 

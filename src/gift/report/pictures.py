@@ -6,8 +6,8 @@ import base64
 from dataclasses import dataclass
 from pathlib import Path
 
+from gift.bench.record import NAME, REMEDY, Grid, Method, Result
 from gift.errors import GiftError
-from gift.report.record import NAME, REMEDY, Grid, Method, Result
 from gift.report.words import number
 
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -8,8 +8,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from gift.bench.record import Result
 from gift.report.palette import Look, looks
-from gift.report.record import Result
 from gift.report.words import inconclusive
 
 CONFIG = {"displayModeBar": False, "responsive": True, "scrollZoom": False, "doubleClick": "reset", "showTips": False}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 
-from gift.report.record import Attack, Result, Row
+from gift.bench.record import Attack, Result, Row
 
 MINUS = "\N{MINUS SIGN}"
 

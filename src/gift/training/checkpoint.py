@@ -93,10 +93,9 @@ class Checkpoints:
         for step, path in reversed(self._whole()):
             mark = json.loads((path / MARKER).read_text())
             if mark["settings"] != json.loads(json.dumps(self.settings)):
-                changed = [k for k in {*mark["settings"], *self.settings} if mark["settings"].get(k) != self.settings.get(k)]
-                raise GiftError(
-                    f"{path} is of a run with other settings ({', '.join(sorted(changed))} differ); use the same ones or another --output"
-                )
+                old, new = mark["settings"], self.settings
+                changed = ", ".join(sorted(k for k in {*old, *new} if old.get(k) != new.get(k)))
+                raise GiftError(f"{path} is of a run with other settings ({changed} differ); use the same or another --output")
             data = (path / "state.safetensors").read_bytes()
             if hashlib.sha256(data).hexdigest() == mark["sha256"]:
                 return step, unflatten(json.loads((path / "layout.json").read_text()), load_tensors(data))

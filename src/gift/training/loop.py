@@ -32,7 +32,7 @@ class Stepper(Protocol):
 
 
 def step_generator(seed: int, index: int) -> torch.Generator:
-    """The source of randomness of one step: it depends on seed and step alone, so a resumed run draws what an unbroken one would."""
+    """The randomness of one step. It depends on seed and step alone, so a resumed run draws what an unbroken one would."""
     return torch.Generator().manual_seed((seed * 1_000_003 + index) % 2**63)
 
 

@@ -27,7 +27,7 @@ class TrainingRun(ABC):
         """What else a resumed run needs."""
         return {}
 
-    def load_extra_state(self, state: dict[str, Any]) -> None:
+    def load_extra_state(self, state: dict[str, Any]) -> None:  # noqa: B027 - optional
         """Takes up what `extra_state` gave."""
 
     def state(self) -> dict[str, Any]:
@@ -47,5 +47,5 @@ class TrainingRun(ABC):
             updater.load_state(state["updaters"][name])
         self.load_extra_state(state["extra"])
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - optional
         """Takes off whatever was attached to the model."""

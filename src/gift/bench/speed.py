@@ -1,0 +1,146 @@
+"""`python -m gift.bench.speed`: what a defence costs beside plain fine-tuning, as ratios measured in one run.
+
+Times are medians over interleaved rounds, so that a noisy machine troubles every contender alike; memory is the peak resident size of
+a fresh process for each. The floor of a GIFT step is 2.0: one forward and one backward for each level.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from gift.attacks import Full
+from gift.attacks.base import FineTuning
+from gift.bench.provenance import machine
+from gift.bench.workbench import Workbench
+from gift.data.latents import LatentSet
+from gift.immunizers import Attacker, Gift, Imma, Immunizer, Task
+from gift.models import DenoisingModel, load
+from gift.training.loop import step_generator
+
+BATCH = 16
+CONTENDERS: dict[str, Immunizer] = {
+    "gift": Gift(batch_size=BATCH, attacker=Attacker(steps=0), settle_steps=0),
+    "gift, noising": Gift(batch_size=BATCH, attacker=Attacker(steps=0), settle_steps=0, noise_weight=0.1),
+    "imma": Imma(batch_size=BATCH),
+}
+
+
+def materials(model: DenoisingModel) -> tuple[LatentSet, LatentSet]:
+    """Small sets: their size does not change a step's cost."""
+    bench = Workbench.of(model, "mushroom")
+    return bench.concept_set(BATCH), bench.safe_set(BATCH)
+
+
+def contender(name: str, model: DenoisingModel, concept: LatentSet, safe: LatentSet) -> Callable[[int], object]:
+    """A function that takes one step of 'plain' or of a defence, on a copy."""
+    accelerator = Accelerator(cpu=model.device.type == "cpu")
+    copy = model.copy()
+    copy.denoiser.train()
+    stepper: Any
+    if name == "plain":
+        stepper = FineTuning(Full(batch_size=BATCH), copy, safe, accelerator)
+    else:
+        stepper = CONTENDERS[name].begin(Task(copy, model, concept, safe, accelerator, 0))
+    return lambda i: stepper.step(i, step_generator(0, i))
+
+
+def seconds(work: Callable[[int], object], i: int) -> float:
+    """Wall time of one call."""
+    began = time.perf_counter()
+    work(i)
+    return time.perf_counter() - began
+
+
+def step_times(model: DenoisingModel, rounds: int) -> dict[str, float]:
+    """Median seconds a step of each contender, interleaved."""
+    concept, safe = materials(model)
+    work = {name: contender(name, model, concept, safe) for name in ("plain", *CONTENDERS)}
+    for step in work.values():
+        step(0)
+    times: dict[str, list[float]] = {name: [] for name in work}
+    for i in range(1, rounds + 1):
+        for name, step in work.items():
+            times[name].append(seconds(step, i))
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def caching(model: DenoisingModel, rounds: int) -> float:
+    """Seconds of a plain step that encodes its pictures and captions anew, over one on cached latents and embeddings."""
+    bench = Workbench.of(model, "mushroom")
+    data = bench.attack_set(BATCH)
+    images = torch.randint(256, (BATCH, 3, model.image_size, model.image_size), dtype=torch.uint8)
+    prompts = [data.prompts[i] for i in data.which.tolist()]
+    cached = contender("plain", model, data, data)
+
+    def uncached(i: int) -> None:
+        model.encode_images(images)
+        model.encode_prompts(prompts)
+        cached(i)
+
+    times: dict[str, list[float]] = {"cached": [], "uncached": []}
+    for i in range(rounds):
+        times["cached"].append(seconds(cached, i))
+        times["uncached"].append(seconds(uncached, i))
+    return statistics.median(times["uncached"]) / statistics.median(times["cached"])
+
+
+def peak_mb(name: str, steps: int = 4) -> float:
+    """Peak resident memory of a fresh process that takes a few steps of one contender."""
+    done = subprocess.run(
+        [sys.executable, "-m", "gift.bench.speed", "--peak", name, "--steps", str(steps)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return float(json.loads(done.stdout.strip().splitlines()[-1])["peak_mb"])
+
+
+def print_peak(name: str, steps: int) -> None:
+    """The fresh process's part of `peak_mb`."""
+    model = load("tiny")
+    step = contender(name, model, *materials(model))
+    for i in range(steps):
+        step(i)
+    print(json.dumps({"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+
+
+def main() -> None:
+    """Prints the ratios."""
+    parser = argparse.ArgumentParser(description="Costs of a defence beside plain fine-tuning, as ratios in one run.")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--peak", choices=["plain", *CONTENDERS], help=argparse.SUPPRESS)
+    parser.add_argument("--steps", type=int, default=4, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.peak:
+        print_peak(given.peak, given.steps)
+        return
+    model = load("tiny")
+    about = machine()
+    print(
+        f"{model.describe()}; batch {BATCH}; {about['threads']} threads, torch {about['torch']}; medians of {given.rounds} rounds"
+    )
+    times = step_times(model, given.rounds)
+    print(f"plain fine-tuning step                      {times['plain'] * 1000:.0f} ms")
+    for name in CONTENDERS:
+        print(f"{name + ' step / plain step':<43} {times[name] / times['plain']:.2f}")
+    print(f"{'gift step / imma step':<43} {times['gift'] / times['imma']:.2f}")
+    print(f"{'uncached step / cached step':<43} {caching(model, given.rounds):.2f}")
+    plain = peak_mb("plain")
+    print(f"plain fine-tuning peak memory               {plain:.0f} MB")
+    for name in CONTENDERS:
+        print(f"{name + ' peak / plain peak':<43} {peak_mb(name) / plain:.2f}")
+
+
+if __name__ == "__main__":
+    main()
