@@ -10,7 +10,7 @@ from gift.data.art import load_art
 from gift.data.augment import move, recolour
 from gift.pixels import as_float
 
-from .config import LATENT_CHANNELS, SIZE, WORK
+from .config import ASSETS, LATENT_CHANNELS, SIZE, WORK
 from .loop import Run
 
 BATCH = 16
@@ -80,13 +80,16 @@ def train(steps: int) -> None:
 
 
 def load() -> AutoencoderKL:
-    """The trained autoencoder (averaged weights), frozen, with its latent scale set.
+    """The trained autoencoder (averaged weights), frozen, with its latent scale set; without a checkpoint, the shipped one.
 
     Raises:
-        FileNotFoundError: it has not been trained yet.
+        OSError: it was neither trained nor shipped.
     """
+    checkpoint = WORK / "autoencoder.pt"
+    if not checkpoint.exists():
+        return AutoencoderKL.from_pretrained(ASSETS / "tiny" / "vae", torch_dtype=torch.float32).eval().requires_grad_(False)
     model = build()
-    state = torch.load(WORK / "autoencoder.pt", weights_only=True)
+    state = torch.load(checkpoint, weights_only=True)
     model.load_state_dict(state["average"])
     model.eval().requires_grad_(False)
     art = load_art()

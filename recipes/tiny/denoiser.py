@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
+from safetensors.torch import load_file
 from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -13,7 +14,7 @@ from gift.pixels import as_float
 
 from . import autoencoder
 from .captions import caption
-from .config import LATENT_CHANNELS, SEED, SIZE, TEXT_WIDTH, WORK
+from .config import ASSETS, LATENT_CHANNELS, SEED, SIZE, TEXT_WIDTH, WORK
 from .loop import Run
 from .text import make_text_encoder, make_tokenizer
 
@@ -86,11 +87,21 @@ def latents() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return stack, objects, styles
 
 
-def train(steps: int) -> None:
-    """Trains to `steps`, resuming if it can."""
+def warm_start(model: nn.ModuleDict) -> None:
+    """Takes up the shipped weights (half precision), for training on without the old checkpoint."""
+    for name in model:
+        file = next((ASSETS / "tiny" / name).glob("*.safetensors"))
+        model[name].load_state_dict({key: value.float() for key, value in load_file(file).items()})
+    print("started from the shipped weights", flush=True)
+
+
+def train(steps: int, warm: bool = False) -> None:
+    """Trains to `steps`, resuming if it can; with `warm`, a run without a checkpoint starts from the shipped weights."""
     art = load_art()
     data, objects, styles = latents()
     tokenizer, model = make()
+    if warm and not (WORK / "denoiser.pt").exists():
+        warm_start(model)
     text_encoder: CLIPTextModel = model["text_encoder"]
     scheduler = make_scheduler()
     run = Run(WORK / "denoiser.pt", model, peak=1e-3, steps=steps, ema=0.9995)

@@ -25,9 +25,9 @@ pipeline_tag: text-to-image
 # tiny: a text-to-image model of everyday objects
 
 A Stable Diffusion (CLIP text encoder, AutoencoderKL with 8 latent channels at f=8, UNet2DConditionModel, velocity
-prediction) for 64x64
-drawings of {objects} objects in {styles} styles ({names}). It is meant for testing how fine-tuning attacks and defences work, where a full-size model would take days. Prompts look like "a mushroom in noto style"; objects, styles and the pairs that were held
-out of training are in `split.json`.
+prediction) for 64x64 drawings of {objects} objects in {styles} styles ({names}).
+It is meant for testing how fine-tuning attacks and defences work, where a full-size model would take days. Prompts look
+like "a mushroom in noto style"; objects, styles and the pairs that were held out of training are in `split.json`.
 
     from diffusers import StableDiffusionPipeline
     pipe = StableDiffusionPipeline.from_pretrained("path/to/this/folder")
@@ -53,7 +53,9 @@ def export() -> None:
     parts.load_state_dict(state["average"])
     pipeline = StableDiffusionPipeline(
         vae=autoencoder.load().half(),
-        text_encoder=parts["text_encoder"].half().eval(),
+        text_encoder=parts[
+            "text_encoder"
+        ].eval(),  # fp32: transformers opens it in the stored precision, diffusers its parts in fp32
         tokenizer=tokenizer,
         unet=parts["unet"].half().eval(),
         scheduler=make_scheduler(),
@@ -64,6 +66,8 @@ def export() -> None:
     target = ASSETS / "tiny"
     shutil.rmtree(target, ignore_errors=True)
     pipeline.save_pretrained(target, safe_serialization=True)
+    for file in target.rglob("*.safetensors"):
+        file.chmod(0o644)  # safetensors writes 0600, which an installed package must not have
     for name in ("vocab.json", "merges.txt"):  # CLIP's own two files, for readers that do not take tokenizer.json
         shutil.copy(WORK / "tokenizer" / name, target / "tokenizer" / name)
     raw = json.loads((ASSETS / "art" / "index.json").read_text())

@@ -24,7 +24,7 @@ class Run:
 
     def __init__(self, path: Path, model: nn.Module, *, peak: float, steps: int, ema: float = 0.999) -> None:
         self.path, self.model, self.peak, self.steps, self.ema = path, model, peak, steps, ema
-        self.optimiser = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.99), weight_decay=0.01)
+        self.optimiser = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
         self.average = {k: v.detach().clone() for k, v in model.state_dict().items()}
         self.step = 0
         self.seconds = 0.0
@@ -57,6 +57,15 @@ class Run:
         self.model.load_state_dict(self.average)
         return self.model
 
+    @torch.no_grad()
+    def _average(self, share: float) -> None:
+        """Moves the averaged weights by `share` toward the model's; counters are copied."""
+        now = self.model.state_dict()
+        real = [key for key, tensor in now.items() if tensor.is_floating_point()]
+        torch._foreach_lerp_([self.average[key] for key in real], [now[key] for key in real], share)
+        for key in now.keys() - set(real):
+            self.average[key].copy_(now[key])
+
     def go(self, loss: Callable[[int, torch.Generator], torch.Tensor], every: float = 180.0) -> None:
         """Runs to the end. `loss(step, generator)` draws its own batch; each step has its own seed, so a resumed run repeats."""
         self.model.train()
@@ -76,11 +85,7 @@ class Run:
             self.optimiser.step()
             self.step += 1
             keep = min(self.ema, (1 + self.step) / (10 + self.step))
-            for key, tensor in self.model.state_dict().items():
-                if tensor.is_floating_point():
-                    self.average[key].lerp_(tensor, 1 - keep)
-                else:
-                    self.average[key].copy_(tensor)
+            self._average(1 - keep)
             total, count = total + value.item(), count + 1
             now = time.time()
             self.seconds += now - began

@@ -11,7 +11,7 @@ from gift.bench.workbench import Workbench
 from gift.models import DenoisingModel, load
 from gift.settings import make_attack, make_immunizers
 from gift.training.checkpoint import Checkpoints
-from gift.training.progress import Reporter
+from gift.training.progress import Reporter, Silent
 
 __all__ = ["Curve", "attack", "immunize", "load"]
 
@@ -26,6 +26,7 @@ def immunize(
     safe_images: Path | str | None = None,
     concept_pictures: int = 64,
     safe_pictures: int = 192,
+    skip_bad_images: bool = False,
     cache: Path | None = None,
     work: Path | None = None,
     reporter: Reporter | None = None,
@@ -42,6 +43,7 @@ def immunize(
         safe_images: a folder of pictures to keep; without it the model draws its own.
         concept_pictures: how many pictures of the concept are drawn (choice).
         safe_pictures: how many safe pictures are drawn (choice).
+        skip_bad_images: go on without pictures that can't be read, rather than stop.
         cache: where encoded pictures are kept.
         work: where checkpoints are kept, so that an interrupted run goes on; None for none.
         reporter: told of progress.
@@ -54,7 +56,8 @@ def immunize(
     """
     immunizers = make_immunizers(method, options)
     model = model if isinstance(model, DenoisingModel) else load(model)
-    bench = Workbench.of(model, concept, seed)
+    say = reporter.say if reporter else Silent().say
+    bench = Workbench.of(model, concept, seed, say=say, skip_bad_images=skip_bad_images)
     harmful = bench.concept_set(concept_pictures, Path(concept_images) if concept_images else None, cache)
     safe = bench.safe_set(safe_pictures, Path(safe_images) if safe_images else None, cache)
     for i, immunizer in enumerate(immunizers):
@@ -86,6 +89,7 @@ def attack(
     concept_images: Path | str | None = None,
     pictures: int = 64,
     evaluation_pictures: int = 36,
+    skip_bad_images: bool = False,
     cache: Path | None = None,
     work: Path | None = None,
     reporter: Reporter | None = None,
@@ -102,6 +106,7 @@ def attack(
         concept_images: the attacker's pictures; without it, bundled drawings.
         pictures: how many bundled drawings (choice).
         evaluation_pictures: pictures a score (choice).
+        skip_bad_images: go on without pictures that can't be read, rather than stop.
         cache: where encoded pictures are kept.
         work: where checkpoints are kept; None for none.
         reporter: told of progress.
@@ -112,7 +117,8 @@ def attack(
     """
     how = make_attack(attack, {"steps": steps, **options})
     model = model if isinstance(model, DenoisingModel) else load(model)
-    bench = Workbench.of(model, concept, seed)
+    say = reporter.say if reporter else Silent().say
+    bench = Workbench.of(model, concept, seed, say=say, skip_bad_images=skip_bad_images)
     scorer = bench.scorer
     data = bench.attack_set(pictures, Path(concept_images) if concept_images else None, cache)
     kept = Checkpoints(work, {"attack": repr(how), "concept": concept, "seed": seed, "model": model.source}) if work else None

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,8 @@ def whole_folder(target: Path) -> Iterator[Path]:
     try:
         yield part
         for file in part.rglob("*"):
+            if file.is_file():
+                file.chmod(0o644)  # some writers leave files that only their owner can read
             sync(file)
         part.chmod(0o755)
         if target.exists():
@@ -102,6 +104,7 @@ def owned(folder: Path) -> Iterator[Path]:
     """
     if folder.exists() and not folder.is_dir():
         raise GiftError(f"{folder} is a file; give a folder for --output")
+    fresh = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = (folder / LOCK).open("w")
@@ -116,3 +119,6 @@ def owned(folder: Path) -> Iterator[Path]:
             yield folder
         finally:
             (folder / LOCK).unlink(missing_ok=True)
+            if fresh:  # a run that wrote nothing leaves no folder
+                with suppress(OSError):
+                    folder.rmdir()

@@ -90,5 +90,5 @@ def _value(raw: str, pair: str) -> Any:
             continue
     try:
         return yaml.safe_load(raw)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date or number that is none
         raise GiftError(f"'{pair}': {raw!r} can't be read; write a number, a word or a [list]") from error

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 METHODS = {"original": "none", "esd": "esd", "ascent": "ascent", "imma": "esd+imma", "gift": "esd+gift"}
 CONTROL = "esd"
+LARGEST_SEED = 2**31 - 1
 
 
 class DemoConfig(BaseModel):
@@ -17,7 +18,7 @@ class DemoConfig(BaseModel):
 
     model: str = "tiny"
     concept: str = "mushroom"
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
     steps: int = Field(default=150, ge=1, description="attack steps: the horizon")
     attacks: tuple[str, ...] = Field(default=("lora", "full"), min_length=1)
     methods: tuple[str, ...] = Field(default=tuple(METHODS), description="original and esd are always among them: the controls")

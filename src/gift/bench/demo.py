@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 
+from gift.attacks import ATTACKS
 from gift.bench.config import CONTROL, METHODS, DemoConfig
 from gift.bench.store import Store
 from gift.bench.trial import Scored, attack_and_score, score_model
 from gift.bench.workbench import Workbench
 from gift.data.latents import LatentSet
-from gift.errors import one_of
+from gift.errors import GiftError, one_of
+from gift.immunizers import Immunizer
 from gift.metrics.collapse import collapsed
 from gift.metrics.concept import mean, prompted
 from gift.metrics.fidelity import Features, fid, kid
@@ -55,8 +57,16 @@ class Demo:
                 raise one_of("method", name, list(METHODS))
         self.config, self.folder, self.reporter = config, folder, reporter or Silent()
         self.chains = {n: c for n, c in METHODS.items() if n in {"original", CONTROL, *config.methods}}
+        used = {part for chain in self.chains.values() for part in chain.split("+")}
+        for what, named, known in (
+            ("method_options", config.method_options, used),
+            ("attack_options", config.attack_options, set(ATTACKS)),
+        ):
+            for name in named:
+                if name not in known:
+                    raise one_of(f"entry of {what}", name, sorted(known))
         for chain in self.chains.values():
-            make_immunizers(chain, config.method_options.get(chain.split("+")[-1]))
+            self.methods(chain)
         self.attacks = {
             name: make_attack(name, {"steps": config.steps, **config.attack_options.get(name, {})}) for name in config.attacks
         }
@@ -75,22 +85,29 @@ class Demo:
             self.reporter.say(f"{name}: defence, price, attacks")
             defended = out.costs[name] = self.defend(chain)
             out.scored[name] = self.score(name, defended.model)
+            if name == "original" and out.scored[name].score == 0:
+                raise GiftError(
+                    f"the original model never draws '{self.bench.concept}', so nothing can be shown; choose another concept"
+                )
             out.prices[name] = self.price(name, defended.model, out.prices.get("original"))
             for attack in self.attacks:
                 out.trials[name, attack] = self.trial(name, attack, defended.model, attack_set, out.scored[name])
         out.seconds = time.perf_counter() - began
         return out
 
+    def methods(self, chain: str) -> list[Immunizer]:
+        """The methods of a chain, each with its own options."""
+        return [make_immunizers(name, self.config.method_options.get(name))[0] for name in chain.split("+")]
+
     def settings(self, chain: str) -> dict[str, Any]:
         """What a chain's weights depend on."""
         config = self.config
-        methods = make_immunizers(chain, config.method_options.get(chain.rsplit("+", maxsplit=1)[-1]))
         sizes = [config.concept_pictures, config.safe_pictures]
         return {
             "model": config.model,
             "concept": config.concept,
             "seed": config.seed,
-            "methods": [repr(m) for m in methods],
+            "methods": [repr(m) for m in self.methods(chain)],
             "sets": sizes,
         }
 
@@ -109,7 +126,7 @@ class Demo:
         start = self.defend("+".join(earlier)) if earlier else Defended(self.bench.model, 0.0, 0.0)
         if last == "none":
             return start
-        method = make_immunizers(last, self.config.method_options.get(last))[0]
+        method = self.methods(last)[0]
         settings = self.settings(chain)
 
         def compute() -> dict[str, Any]:

@@ -19,7 +19,6 @@ from gift.metrics.concept import mean
 from gift.metrics.flags import attack_flags, comparison_flags
 from gift.metrics.recovery import control_recovers, relearning_reduction, steps_to_recover
 from gift.pixels import contact_sheet, png_bytes
-from gift.settings import make_immunizers
 
 SHOWN = 12  # pictures of a contact sheet
 COLUMNS = 6
@@ -74,7 +73,7 @@ class Writer:
     def method(self, name: str) -> dict[str, Any]:
         """One defence: what it is, what it cost, what it left."""
         chain = self.demo.chains[name]
-        methods = make_immunizers(chain, self.config.method_options.get(chain.split("+")[-1]))
+        methods = self.demo.methods(chain)
         price, cost, scored = self.outcome.prices[name], self.outcome.costs[name], self.outcome.scored[name]
         self.show(name, None, 0, "concept", scored.images, scored.scores, self.asks)
         self.show(name, None, 0, "safe", price["images"], price["scores"], self.safe_asks)

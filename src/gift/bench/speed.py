@@ -1,7 +1,7 @@
 """`python -m gift.bench.speed`: what a defence costs beside plain fine-tuning, as ratios measured in one run.
 
-Times are medians over interleaved rounds, so that a noisy machine troubles every contender alike; memory is the peak resident size of
-a fresh process for each. The floor of a GIFT step is 2.0: one forward and one backward for each level.
+Times are medians over interleaved rounds, so that a noisy machine troubles every contender alike; memory is the peak
+resident size of a fresh process for each. The floor of a GIFT step is 2.0: one forward and one backward for each level.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class Store:
             with safe_open(file, framework="pt") as kept:
                 found = {tensor: kept.get_tensor(tensor) for tensor in kept.keys()}  # noqa: SIM118 - not a dict
                 return unflatten(json.loads(kept.metadata()["layout"]), found)
-        except (OSError, SafetensorError, KeyError, ValueError):
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError):
             value = compute()
         tensors: dict[str, torch.Tensor] = {}
         layout = flatten(value, tensors)

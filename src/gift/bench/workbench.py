@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from gift.data.art import Art, load_art
 from gift.data.attack_pictures import attack_pictures
 from gift.data.concept import Concept, parse_concept, speaks_art
 from gift.data.folder import load_folder
 from gift.data.latents import LatentSet, draw_set, encode_set, join_sets
-from gift.data.prompts import Ask, concept_asks, evaluation_asks, safe_asks, safe_evaluation_asks
+from gift.data.prompts import Ask, concept_asks, evaluation_asks, names, safe_asks, safe_evaluation_asks
 from gift.errors import GiftError
 from gift.metrics.concept import ConceptScorer
 from gift.metrics.recogniser import Recogniser, load_recogniser
@@ -27,10 +28,12 @@ class Workbench:
     concepts: tuple[Concept, ...]
     art: Art | None
     seed: int
+    say: Callable[[str], None] = lambda text: None
+    skip_bad_images: bool = False
 
     @classmethod
-    def of(cls, model: DenoisingModel, concept: str | Sequence[str], seed: int = 0) -> Workbench:
-        """Reads the concept's name, or several.
+    def of(cls, model: DenoisingModel, concept: str | Sequence[str], seed: int = 0, **rest: Any) -> Workbench:
+        """Reads the concept's name, or several. `say` is told what was found in picture folders.
 
         Raises:
             GiftError: the model does not know a name, or there is none.
@@ -39,7 +42,7 @@ class Workbench:
         texts = [concept] if isinstance(concept, str) else list(concept)
         if not texts:
             raise GiftError("no concept; give at least one name")
-        return cls(model, tuple(parse_concept(text, art) for text in texts), art, seed)
+        return cls(model, tuple(parse_concept(text, art) for text in texts), art, seed, **rest)
 
     @property
     def concept(self) -> Concept:
@@ -57,13 +60,15 @@ class Workbench:
     def safe_set(self, pictures: int, folder: Path | None = None, cache: Path | None = None) -> LatentSet:
         """D_s: the user's pictures, or drawn from the model with prompts that name none of the concepts."""
         if folder:
-            return self.folder_set(folder, cache, None)
+            return self.folder_set(folder, cache, "")
         asks = [a for c in self.concepts for a in safe_asks(c, self.art, pictures, self.seed) if not self.shown(a)]
         return draw_set(self.model, asks[:pictures])
 
     def shown(self, ask: Ask) -> bool:
         """Whether an ask names one of the concepts."""
-        return self.art is not None and any(c.holds(self.art, ask.name, ask.style) for c in self.concepts if ask.name and ask.style)
+        if self.art is None:
+            return any(names(c, ask.prompt) for c in self.concepts)
+        return any(c.holds(self.art, ask.name, ask.style) for c in self.concepts if ask.name and ask.style)
 
     def attack_set(self, pictures: int, folder: Path | None = None, cache: Path | None = None) -> LatentSet:
         """The attacker's set: the user's pictures, or drawings that no defence sees."""
@@ -74,9 +79,13 @@ class Workbench:
         images, captions = attack_pictures(self.concept, self.art, pictures, self.seed)
         return encode_set(self.model, images, captions, cache)
 
-    def folder_set(self, folder: Path, cache: Path | None, caption: str | None) -> LatentSet:
-        """A user's folder, encoded."""
-        images, captions, _ = load_folder(folder, size=self.model.image_size, default_caption=caption)
+    def folder_set(self, folder: Path, cache: Path | None, caption: str) -> LatentSet:
+        """A user's folder, encoded. Pictures without a caption get `caption`: the concept's name, or none at all for safe ones."""
+        images, captions, scan = load_folder(
+            folder, size=self.model.image_size, default_caption=caption, skip_bad_images=self.skip_bad_images
+        )
+        for line in (f"{folder}: {scan.summary()}", *scan.warnings):
+            self.say(line)
         return encode_set(self.model, images, captions, cache)
 
     @cached_property

@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from gift.cli.common import ConceptOption, ConfigOption, SeedOption, SetOption, output_folder, reporting, resolve, write_config
+from gift.cli.common import (
+    ConceptOption,
+    ConfigOption,
+    SeedOption,
+    SetOption,
+    check_pictures,
+    output_folder,
+    reporting,
+    resolve,
+    write_config,
+)
 
 
 @reporting
@@ -18,6 +28,7 @@ def attack(
     steps: Annotated[int | None, typer.Option(help="Optimiser steps.", min=0)] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the attacked weights and the curve go.")] = Path("attacked"),
     concept_images: Annotated[Path | None, typer.Option(help="The attacker's pictures; else bundled drawings.")] = None,
+    skip_bad_images: Annotated[bool | None, typer.Option("--skip-bad-images", help="Go on without unreadable pictures.")] = None,
     config: ConfigOption = None,
     seed: SeedOption = None,
     settings: SetOption = None,
@@ -27,8 +38,10 @@ def attack(
     Example: `gift attack out/model --concept mushroom --attack lora --steps 150 --output attacked/`
     """
     flags = {"model": model, "concept": concept, "attack": attack, "steps": steps, "concept_images": concept_images, "seed": seed}
+    flags["skip_bad_images"] = skip_bad_images
     given = resolve(config, flags, settings)
     from gift.api import attack as run
+    from gift.bench.workbench import Workbench
     from gift.cli.configs import AttackConfig
     from gift.files import write_json
     from gift.metrics.flags import attack_flags
@@ -36,12 +49,18 @@ def attack(
     from gift.settings import make_attack, validated
     from gift.training.progress import Live
 
+    options = given.get("options")
+    if isinstance(options, dict) and "steps" in options:  # --steps and --set steps are one
+        given = {**given, "steps": options["steps"], "options": {k: v for k, v in options.items() if k != "steps"}}
     chosen = validated(AttackConfig, given, "attack")
     make_attack(chosen.attack, {"steps": chosen.steps, **chosen.options})
     reporter = Live()
     with output_folder(output) as folder:
+        notes = check_pictures(chosen.concept_images)
         opened = load(chosen.model)
-        reporter.say(opened.describe())
+        _ = Workbench.of(opened, chosen.concept, chosen.seed).scorer  # told before anything is written
+        for note in [*notes, opened.describe()]:
+            reporter.say(note)
         write_config(folder, "attack", chosen.model_dump(mode="json"))
         rest = chosen.model_dump(exclude={"model", "options"})
         curve = run(

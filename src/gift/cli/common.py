@@ -14,26 +14,32 @@ from typing import Annotated, Any, ParamSpec
 import typer
 import yaml
 
+from gift.bench.config import LARGEST_SEED
 from gift.errors import GiftError
 from gift.files import write_text
 
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", "-c", help="YAML file with any of the options below; flags go over it.")
 ]
-SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of every draw.", min=0)]
+SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of every draw.", min=0, max=LARGEST_SEED)]
 ConceptOption = Annotated[str | None, typer.Option("--concept", help="NAME, style:NAME or category:NAME.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="A hyperparameter, key=value; may be repeated.")]
 P = ParamSpec("P")
 
 
 def quiet_libraries() -> None:
-    """Keeps other libraries' advice out of the output; errors still show."""
+    """Keeps other libraries' advice and bars out of the output; errors still show."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
 
 
 def reporting(verb: Callable[P, None]) -> Callable[P, None]:
@@ -66,7 +72,7 @@ def read_config(path: Path | None) -> dict[str, Any]:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise GiftError(f"can't read the configuration {path}: {error}; check the path") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date or number that is none
         raise GiftError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if value is None:
         return {}
@@ -81,7 +87,10 @@ def resolve(config: Path | None, flags: dict[str, Any], options: list[str] | Non
 
     resolved = {**read_config(config), **{key: value for key, value in flags.items() if value is not None}}
     if options:
-        resolved["options"] = {**resolved.get("options", {}), **parse_options(options)}
+        kept = resolved.get("options") or {}
+        if not isinstance(kept, dict):
+            raise GiftError(f"{config}: options: {kept!r} is not a list of 'option: value' lines")
+        resolved["options"] = {**kept, **parse_options(options)}
     return resolved
 
 
@@ -98,3 +107,19 @@ def output_folder(folder: Path) -> Iterator[Path]:
 
     with owned(folder) as held:
         yield held
+
+
+def check_pictures(concept_images: Path | None, safe_images: Path | None = None) -> list[str]:
+    """Verifies the user's picture folders before a model is opened; gives what to tell: counts and warnings.
+
+    Raises:
+        GiftError: a folder without usable pictures, or safe pictures without captions.
+    """
+    from gift.data.folder import scan_folder
+
+    lines = []
+    for folder, caption in ((concept_images, ""), (safe_images, None)):
+        if folder:
+            scan = scan_folder(folder, default_caption=caption)
+            lines += [f"{folder}: {scan.summary()}", *scan.warnings]
+    return lines

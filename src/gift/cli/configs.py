@@ -7,13 +7,15 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from gift.bench.config import LARGEST_SEED
+
 
 class _Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str = "tiny"
     concept: str
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
 
 
 class ImmunizeConfig(_Config):
@@ -25,6 +27,7 @@ class ImmunizeConfig(_Config):
     safe_images: Path | None = None
     concept_pictures: int = Field(default=64, ge=2)
     safe_pictures: int = Field(default=192, ge=2)
+    skip_bad_images: bool = False
     options: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -36,6 +39,7 @@ class AttackConfig(_Config):
     concept_images: Path | None = None
     pictures: int = Field(default=64, ge=1)
     evaluation_pictures: int = Field(default=36, ge=2)
+    skip_bad_images: bool = False
     options: dict[str, Any] = Field(default_factory=dict)
 
 

@@ -34,8 +34,8 @@ def evaluate(
 
     chosen = validated(EvaluateConfig, given, "evaluate")
     with output_folder(output) as folder:
-        write_config(folder, "evaluate", chosen.model_dump(mode="json"))
         result = evaluate_model(**chosen.model_dump())
+        write_config(folder, "evaluate", chosen.model_dump(mode="json"))
         write_json(folder / "evaluation.json", result)
         for key in ("concept_score", "safe_accuracy", "fid", "kid"):
             low_high = result.get(f"{key}_interval")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from gift.bench.config import LARGEST_SEED
 from gift.cli.common import reporting
 
 
@@ -16,10 +17,10 @@ def generate(
     prompt: Annotated[list[str] | None, typer.Option("--prompt", "-p", help="What to draw; may be repeated.")] = None,
     prompts: Annotated[Path | None, typer.Option(help="A text file, one prompt a line.")] = None,
     count: Annotated[int, typer.Option("--count", "-n", help="Pictures a prompt.", min=1)] = 4,
-    steps: Annotated[int, typer.Option(help="Sampler steps.", min=1)] = 15,
+    steps: Annotated[int, typer.Option(help="Sampler steps.", min=1, max=1000)] = 15,
     guidance: Annotated[float, typer.Option(help="Classifier-free guidance scale.", min=0)] = 3.0,
     output: Annotated[Path, typer.Option("--output", "-o", help="The PNG to write: one row a prompt.")] = Path("pictures.png"),
-    seed: Annotated[int, typer.Option("--seed", help="Seed of a prompt's first picture.", min=0)] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of a prompt's first picture.", min=0, max=LARGEST_SEED)] = 0,
 ) -> None:
     """Draw pictures.
 

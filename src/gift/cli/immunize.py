@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gift.cli.common import ConfigOption, SeedOption, SetOption, output_folder, reporting, resolve, write_config
+from gift.cli.common import ConfigOption, SeedOption, SetOption, check_pictures, output_folder, reporting, resolve, write_config
 
 
 @reporting
@@ -22,6 +22,7 @@ def immunize(
         Path | None, typer.Option(help="Folder of the concept's pictures; else the model draws them.")
     ] = None,
     safe_images: Annotated[Path | None, typer.Option(help="Folder of pictures to keep; else the model draws them.")] = None,
+    skip_bad_images: Annotated[bool | None, typer.Option("--skip-bad-images", help="Go on without unreadable pictures.")] = None,
     config: ConfigOption = None,
     seed: SeedOption = None,
     settings: SetOption = None,
@@ -37,8 +38,9 @@ def immunize(
         "concept_images": concept_images,
         "safe_images": safe_images,
     }
-    given = resolve(config, {**flags, "seed": seed}, settings)
+    given = resolve(config, {**flags, "skip_bad_images": skip_bad_images, "seed": seed}, settings)
     from gift.api import immunize as run
+    from gift.bench.workbench import Workbench
     from gift.cli.configs import ImmunizeConfig
     from gift.files import write_json
     from gift.models import load
@@ -50,8 +52,11 @@ def immunize(
     methods = make_immunizers(chosen.method, chosen.options)
     reporter = Live()
     with output_folder(output) as folder:
+        notes = check_pictures(chosen.concept_images, chosen.safe_images)
         opened = load(chosen.model)
-        reporter.say(opened.describe())
+        Workbench.of(opened, chosen.concept, chosen.seed)  # an unknown concept is told before anything is written
+        for note in [*notes, opened.describe()]:
+            reporter.say(note)
         write_config(folder, "immunize", chosen.model_dump(mode="json"))
         rest = chosen.model_dump(exclude={"model", "options"})
         with Meter() as meter:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -46,14 +47,14 @@ def parse_concept(text: str, art: Art | None) -> Concept:
         GiftError: the text is empty, or the bundled model does not know the name.
     """
     text = " ".join(text.split())
+    if art is None:  # to such a model a category is a word like any other
+        text = re.sub(r"^(category:\s*)+", "", text)
     kind, colon, name = text.partition(":")
     name = name.strip()
     if not text or (colon and not name):
         raise GiftError("the concept is empty; give a name such as 'mushroom', 'style:openmoji' or 'category:food'")
     if art is None:
-        return (
-            Concept("style", name) if kind == "style" and colon else Concept("text", name if colon and kind == "category" else text)
-        )
+        return Concept("style", name) if kind == "style" and colon else Concept("text", text)
     known: dict[str, list[str]] = {"object": art.names, "style": list(art.trained_styles), "category": art.categories}
     if colon and kind not in known:
         raise GiftError(f"no kind of concept '{kind}'; use NAME, style:NAME or category:NAME")

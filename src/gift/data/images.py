@@ -15,7 +15,7 @@ import torch
 from PIL import Image, ImageFile, UnidentifiedImageError
 from PIL.Image import Resampling, Transpose
 
-from gift.data.pixels import on_background
+from gift.data.modes import on_background
 from gift.errors import GiftError
 
 MAX_PIXELS = 64_000_000

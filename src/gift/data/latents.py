@@ -111,7 +111,8 @@ def encode_set(model: DenoisingModel, images: torch.Tensor, captions: Sequence[s
         )
     if cache is None:
         return _set(model, model.encode_images(images), captions)
-    key = content_key(images, fingerprint(model.pipeline.vae), str(model.image_size))
+    scale = str(model.pipeline.vae.config.get("scaling_factor"))
+    key = content_key(images, fingerprint(model.pipeline.vae), scale, str(model.image_size))
     file = cache / f"{key}.safetensors"
     try:
         latents = load_file(file)["latents"].to(model.device)

@@ -17,6 +17,11 @@ GENERIC_SAFE = Path(__file__).with_name("safe_prompts.txt")
 DEFENCE_SEEDS = 1_000_000
 EVALUATION_SEEDS = 2_000_000
 ATTACK_SEEDS = 3_000_000
+KEPT_SAFE = 500_000  # where the seeds of safe prompts begin in each range
+
+# Words that say nothing about what a picture shows.
+COMMON = frozenset({"a", "an", "and", "at", "by", "for", "from", "in", "into", "of", "on", "over", "the", "to", "under", "with"})
+COMMON |= {"drawing", "painting", "photo", "picture", "style"}
 
 
 @dataclass(frozen=True)
@@ -41,15 +46,45 @@ def _cycle(items: Sequence[tuple[str, str]], n: int, rng: random.Random) -> list
     return out[:n]
 
 
+def _seeds(base: int, seed: int, n: int) -> list[int]:
+    """n seeds of a range that no other base shares, whatever `seed`: 50 runs fit between two bases, the next 50 lie beyond all."""
+    start = base + seed % 50 * 10_000 + seed // 50 * 10_000_000
+    return [start + i for i in range(n)]
+
+
+def _words(text: str) -> set[str]:
+    """The words that carry meaning, in small letters, without punctuation and a plural's s."""
+    bare = (word.strip(".,:;!?'\"()").removesuffix("'s") for word in text.lower().split())
+    return {word.removesuffix("s") for word in bare if word} - COMMON
+
+
+def names(concept: Concept, prompt: str) -> bool:
+    """Whether a free-text prompt has a word of the concept's name."""
+    return bool(_words(concept.name) & _words(prompt))
+
+
+def _safe_lines(concept: Concept, *, evaluation: bool) -> list[tuple[str, str]]:
+    """The half of the general prompts that is for measuring, or the other; without those that name the concept.
+
+    Raises:
+        GiftError: every one of them has a word of the concept's name.
+    """
+    lines = [line for line in GENERIC_SAFE.read_text(encoding="utf-8").splitlines() if line]
+    kept = [(line, "") for line in lines if _is_evaluation(line, "") is evaluation and not names(concept, line)]
+    if not kept:
+        raise GiftError(f"every safe prompt has a word of '{concept}'; use fewer words, or give pictures with --safe-images")
+    return kept
+
+
 def _is_evaluation(name: str, style: str) -> bool:
-    """Half of the safe pairs, by a fixed hash, is kept for measuring."""
+    """About half of the safe pairs or lines, by a fixed hash, is kept for measuring."""
     return sum(f"{name}/{style}".encode()) % 2 == 1
 
 
 def concept_asks(concept: Concept, art: Art | None, n: int, seed: int) -> list[Ask]:
     """n prompts of the concept for the defence's own drawing."""
     rng = random.Random(f"concept/{seed}")
-    seeds = [DEFENCE_SEEDS + seed * 10_000 + i for i in range(n)]
+    seeds = _seeds(DEFENCE_SEEDS, seed, n)
     if art is None:
         forms = _generic_forms(concept)
         return [Ask(forms[i % len(forms)], seeds[i]) for i in range(n)]
@@ -64,13 +99,9 @@ def concept_asks(concept: Concept, art: Art | None, n: int, seed: int) -> list[A
 def safe_asks(concept: Concept, art: Art | None, n: int, seed: int) -> list[Ask]:
     """n prompts of anything but the concept, for the defence's own drawing."""
     rng = random.Random(f"safe/{seed}")
-    seeds = [DEFENCE_SEEDS + 500_000 + seed * 10_000 + i for i in range(n)]
+    seeds = _seeds(DEFENCE_SEEDS + KEPT_SAFE, seed, n)
     if art is None:
-        words = set(concept.name.lower().split())
-        lines = [
-            line for line in GENERIC_SAFE.read_text(encoding="utf-8").splitlines() if line and not words & set(line.lower().split())
-        ]
-        picked = _cycle([(line, "") for line in lines], n, rng)
+        picked = _cycle(_safe_lines(concept, evaluation=False), n, rng)
         return [Ask(line, s) for (line, _), s in zip(picked, seeds, strict=True)]
     pairs = [pair for pair in _pairs(concept, art, inside=False) if not _is_evaluation(*pair)]
     return [
@@ -82,7 +113,7 @@ def safe_asks(concept: Concept, art: Art | None, n: int, seed: int) -> list[Ask]
 def evaluation_asks(concept: Concept, art: Art | None, n: int, seed: int) -> list[Ask]:
     """n prompts that ask for the concept, for scoring."""
     rng = random.Random(f"score/{seed}")
-    seeds = [EVALUATION_SEEDS + seed * 10_000 + i for i in range(n)]
+    seeds = _seeds(EVALUATION_SEEDS, seed, n)
     if art is None:
         return [Ask(f"a picture of {concept.name}", s) for s in seeds]
     pairs = _cycle(_pairs(concept, art, inside=True), n, rng)
@@ -95,10 +126,10 @@ def evaluation_asks(concept: Concept, art: Art | None, n: int, seed: int) -> lis
 def safe_evaluation_asks(concept: Concept, art: Art | None, n: int, seed: int) -> list[Ask]:
     """n prompts of anything but the concept, from the half that no defence draws, for measuring the price."""
     rng = random.Random(f"price/{seed}")
-    seeds = [EVALUATION_SEEDS + 500_000 + seed * 10_000 + i for i in range(n)]
+    seeds = _seeds(EVALUATION_SEEDS + KEPT_SAFE, seed, n)
     if art is None:
-        lines = GENERIC_SAFE.read_text(encoding="utf-8").splitlines()
-        return [Ask(f"a picture of {lines[i % len(lines)]}", s) for i, s in enumerate(seeds)]
+        picked = _cycle(_safe_lines(concept, evaluation=True), n, rng)
+        return [Ask(f"a picture of {line}", s) for (line, _), s in zip(picked, seeds, strict=True)]
     pairs = [pair for pair in _pairs(concept, art, inside=False) if _is_evaluation(*pair)]
     return [
         Ask(f"a picture of {art.object(name).noun} in {style} style", s, name, style)

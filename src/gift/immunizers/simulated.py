@@ -20,7 +20,7 @@ ADAPTER = "simulated"
 
 
 class Attacker(BaseModel):
-    """A distribution of attacks; each draw is one. All defaults are choices, measured in `docs/results.md`."""
+    """A distribution of attacks; each draw is one. All defaults are choices."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
