@@ -7,8 +7,10 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import signal
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,8 +18,13 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from gift.data.art import load_art
 from gift.data.latents import LatentSet, encode_set
+from gift.metrics.recogniser import Recogniser, RecogniserConfig
+from gift.models import DenoisingModel
+from gift.models.loading import TINY
 from gift.models.sd import StableDiffusion
+from gift.training.progress import Silent
 
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 
@@ -102,3 +109,68 @@ def concept_set(random_model: StableDiffusion) -> LatentSet:
 def safe_set(random_model: StableDiffusion) -> LatentSet:
     """Six random 'safe' pictures."""
     return picture_set(random_model, 6, "sea", 2)
+
+
+State = dict[str, torch.Tensor]
+
+
+def state_of(model: DenoisingModel) -> State:
+    """A copy of the denoiser's weights and buffers."""
+    return {name: tensor.detach().clone() for name, tensor in model.denoiser.state_dict().items()}
+
+
+def same_state(a: State, b: State) -> bool:
+    """Whether two denoisers' weights have the same names and the same bits."""
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def moved(before: State, after: State) -> set[str]:
+    """The names whose values differ."""
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+@torch.no_grad()
+def fixed_loss(model: DenoisingModel, data: LatentSet) -> float:
+    """The training loss on 48 fixed draws of timestep and noise."""
+    latents, cond = data.at(torch.arange(48) % len(data))
+    return model.loss(latents, cond, torch.Generator().manual_seed(5)).mean().item()
+
+
+class StopAt(Silent):
+    """A reporter that presses Ctrl-C once `at` steps are done."""
+
+    def __init__(self, at: int, sign: signal.Signals = signal.SIGINT) -> None:
+        self.at, self.sign = at, sign
+
+    def step(self, done: int, logs: Mapping[str, float]) -> None:
+        """Presses it."""
+        if done == self.at:
+            signal.raise_signal(self.sign)
+
+
+@pytest.fixture
+def tiny() -> Path:
+    """The bundled model's folder; without it the test is skipped."""
+    if not (TINY / "model_index.json").exists():
+        pytest.skip(f"the bundled model is missing at {TINY}")
+    return TINY
+
+
+def random_recogniser() -> Recogniser:
+    """A recogniser with random weights and the bundled names."""
+    torch.manual_seed(0)
+    art = load_art()
+    config = RecogniserConfig(tuple(art.names), art.trained_styles, ("a",), widths=(4, 8), embedding=4)
+    return Recogniser(config).eval().requires_grad_(False)
+
+
+@pytest.fixture
+def art_model(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A folder with a random-weight model that has the styles' names in its vocabulary; the recogniser is random, too."""
+    pipeline = random_pipeline()
+    pipeline.tokenizer.add_tokens([f"{style}</w>" for style in load_art().trained_styles])
+    pipeline.text_encoder.resize_token_embeddings(len(pipeline.tokenizer))
+    folder = tmp_path_factory.mktemp("art-model")
+    pipeline.save_pretrained(folder)
+    monkeypatch.setattr("gift.bench.workbench.load_recogniser", random_recogniser)
+    return str(folder)

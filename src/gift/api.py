@@ -60,10 +60,14 @@ def immunize(
     bench = Workbench.of(model, concept, seed, say=say, skip_bad_images=skip_bad_images)
     harmful = bench.concept_set(concept_pictures, Path(concept_images) if concept_images else None, cache)
     safe = bench.safe_set(safe_pictures, Path(safe_images) if safe_images else None, cache)
+    stages: list[Checkpoints] = []
     for i, immunizer in enumerate(immunizers):
         settings = {"method": repr(immunizer), "concept": [str(c) for c in bench.concepts], "seed": seed, "model": model.source}
-        kept = Checkpoints(work / f"{i}-{immunizer.name}", settings) if work else None
-        model = immunizer(model, harmful, safe, seed=seed, checkpoints=kept, reporter=reporter)
+        if work:
+            stages.append(Checkpoints(work / f"{i}-{immunizer.name}", settings))
+        model = immunizer(model, harmful, safe, seed=seed, checkpoints=stages[-1] if work else None, reporter=reporter)
+    for stage in stages:
+        stage.clear()
     return model
 
 
@@ -125,4 +129,6 @@ def attack(
     trial = attack_and_score(
         model, how, data, bench.asks(evaluation_pictures), scorer, seed=seed, checkpoints=kept, reporter=reporter
     )
+    if kept:
+        kept.clear()
     return Curve(trial)

@@ -84,7 +84,12 @@ def whole_folder(target: Path) -> Iterator[Path]:
         if target.exists():
             old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-old-"))
             target.replace(old / "old")
-            part.replace(target)
+            try:
+                part.replace(target)
+            except OSError:
+                (old / "old").replace(target)
+                old.rmdir()
+                raise
             shutil.rmtree(old, ignore_errors=True)
         else:
             part.replace(target)

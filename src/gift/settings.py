@@ -27,11 +27,21 @@ def validated(kind: type[T], options: Options, what: str) -> T:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
-            raise one_of(f"option of {what}", where, list(kind.model_fields)) from error
+            raise one_of(f"option of {what}", where, _names(kind)) from error
         message = first["msg"].removeprefix("Value error, ")
         raise GiftError(
             f"{what}: {where + ': ' if where else ''}{message[0].lower() + message[1:]} (given {first['input']!r})"
         ) from error
+
+
+def _names(kind: type[BaseModel]) -> list[str]:
+    names = []
+    for name, field in kind.model_fields.items():
+        inner = field.annotation
+        names.append(name)
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            names += [f"{name}.{part}" for part in _names(inner)]
+    return names
 
 
 def make_immunizers(chain: str, options: Options | None = None) -> list[Immunizer]:
@@ -78,6 +88,8 @@ def parse_options(pairs: list[str]) -> Options:
             target = target.setdefault(part, {})
             if not isinstance(target, dict):
                 raise GiftError(f"'{pair}': '{part}' already has a value; give either it or its parts")
+        if isinstance(target.get(last), dict):
+            raise GiftError(f"'{pair}': parts of '{last}' already have values; give either it or its parts")
         target[last] = _value(raw, pair)
     return options
 
@@ -90,5 +102,5 @@ def _value(raw: str, pair: str) -> Any:
             continue
     try:
         return yaml.safe_load(raw)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date or number that is none
+    except Exception as error:  # PyYAML also lets ValueError, KeyError and AttributeError through from dates and tags
         raise GiftError(f"'{pair}': {raw!r} can't be read; write a number, a word or a [list]") from error

@@ -27,21 +27,16 @@ TYPED = st.text() | st.lists(PIECES, max_size=6).map("".join)
 def test_anything_typed_is_a_concept_or_a_clear_error(art: Art | None, text: str) -> None:
     try:
         concept = parse_concept(text, art)
-    except GiftError as error:
-        assert str(error)
+    except GiftError:
         return
     assert concept.name == concept.name.strip() != ""
     assert parse_concept(str(concept), art) == concept
 
 
-@pytest.mark.parametrize(
-    "concept",
-    [*(Concept("object", n) for n in ART.names), *(Concept("style", s) for s in ART.trained_styles)]
-    + [Concept("category", c) for c in ART.categories],
-    ids=str,
-)
-def test_every_known_concept_round_trips(concept: Concept) -> None:
-    assert parse_concept(str(concept), ART) == concept
+def test_every_known_concept_round_trips() -> None:
+    known = {"object": ART.names, "style": list(ART.trained_styles), "category": ART.categories}
+    for concept in (Concept(kind, name) for kind, found in known.items() for name in found):  # type: ignore[arg-type]
+        assert parse_concept(str(concept), ART) == concept
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,10 @@ def test_the_same_seed_gives_the_same_prompts_and_another_seed_others(make: Make
 @example(50, 0)
 @example(2**31 - 1, 0)
 def test_no_seed_is_used_both_for_drawing_and_for_scoring(first: int, second: int) -> None:
-    used = [{a.seed for name in group for a in MAKERS[name](CONCEPTS[0], ART, 200, s)} for group, s in ((DEFENCE, first), (SCORING, second))]
+    used = [
+        {a.seed for name in group for a in MAKERS[name](CONCEPTS[0], ART, 200, s)}
+        for group, s in ((DEFENCE, first), (SCORING, second))
+    ]
     assert not used[0] & used[1]
     assert all(0 <= seed < 2**63 for seed in used[0] | used[1])
 

@@ -56,7 +56,7 @@ class Attacked:
 class Attack(BaseModel, ABC):
     """Hyperparameters of an attack. Calling it fine-tunes a copy; the model itself is not changed."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     name: ClassVar[str]
     title: ClassVar[str]
     about: ClassVar[str]
@@ -103,7 +103,7 @@ class Attack(BaseModel, ABC):
             accelerator: device and precision; a plain one by default.
 
         Raises:
-            NonFiniteError: the loss or a gradient became NaN.
+            NonFiniteError: the loss, a gradient or a weight became NaN.
             Interrupted: stopped on request; a checkpoint was written.
         """
         work = model.copy()
@@ -124,6 +124,7 @@ class Attack(BaseModel, ABC):
             logs = run(
                 fine_tuning, steps=self.steps, seed=seed, title=self.name, checkpoints=checkpoints, reporter=reporter, after=after
             )
+        fine_tuning.check()
         work.denoiser.eval().requires_grad_(False)
         seen = [(int(step), value) for step, value in fine_tuning.observations]
         return Attacked(work, self, logs, seen, len(fine_tuning.weights), meter.seconds - watching, meter.peak_mb)

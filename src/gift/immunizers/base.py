@@ -52,7 +52,7 @@ class Method(TrainingRun):
 class Immunizer(BaseModel, ABC):
     """Hyperparameters of a method. Calling it gives an immunized copy of a model; the model itself is not changed."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     name: ClassVar[str]
     title: ClassVar[str]
     about: ClassVar[str]

@@ -101,7 +101,7 @@ class GiftRun(Method):
             loss, objective = self.objective(generator)
             updater.gradients(objective)
         if self.watches_safe:
-            self.change_gradients([g for g in held if g is not None])
+            self.change_gradients(held)
         updater.apply()
         return {"safe": safe, "concept": loss.item(), "objective": objective.item()}
 
@@ -135,9 +135,10 @@ class GiftRun(Method):
         return loss.detach(), how.noise_weight * noising - how.ascent_weight * bounded(loss, how.bound, how.ceiling)
 
     @torch.no_grad()
-    def change_gradients(self, safe: list[torch.Tensor]) -> None:
+    def change_gradients(self, safe: list[torch.Tensor | None]) -> None:
         """G: projection per tensor, then rescaling, on the gradients in place."""
-        pairs = [(p.grad, s) for p, s in zip(self.weights.values(), safe, strict=False) if p.grad is not None]
+        both = zip(self.weights.values(), safe, strict=True) if safe else ()
+        pairs = [(p.grad, s) for p, s in both if p.grad is not None and s is not None]
         if self.how.project:
             for gradient, kept in pairs:
                 project_away(gradient, kept)

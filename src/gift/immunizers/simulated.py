@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat
 from torch import nn
 
 from gift.immunizers.base import Task
@@ -19,15 +19,24 @@ Kind = Literal["full", "lora"]
 ADAPTER = "simulated"
 
 
+def _rising(rates: tuple[float, float]) -> tuple[float, float]:
+    if rates[0] > rates[1]:
+        raise ValueError("the lower rate comes first")
+    return rates
+
+
+Rates = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_rising)]
+
+
 class Attacker(BaseModel):
     """A distribution of attacks; each draw is one. All defaults are choices."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     steps: int = Field(default=0, ge=0, description="most steps of a simulated attack; 0 switches it off (the plain method)")
     kinds: tuple[Kind, ...] = Field(default=("full", "lora"), min_length=1, description="what the attack trains")
-    full_rates: tuple[float, float] = Field(default=(1e-4, 1e-3), description="range of learning rates, log-uniform")
-    lora_rates: tuple[float, float] = Field(default=(5e-4, 5e-3), description="range of learning rates, log-uniform")
+    full_rates: Rates = Field(default=(1e-4, 1e-3), description="range of learning rates, log-uniform")
+    lora_rates: Rates = Field(default=(5e-4, 5e-3), description="range of learning rates, log-uniform")
     rank: int = Field(default=8, ge=1, description="LoRA rank")
     optimisers: tuple[OptimiserName, ...] = Field(default=("adamw",), min_length=1)
     batch_size: int = Field(default=8, ge=1)

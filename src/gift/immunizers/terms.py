@@ -68,13 +68,16 @@ class Representations:
         momentum: of the running moments.
 
     Raises:
-        GiftError: no module matches.
+        GiftError: the pattern is not valid, or no module matches.
     """
 
     def __init__(
         self, denoiser: nn.Module, layers: str, noise: Noise, distance: Distance, rows: int = 256, momentum: float = 0.9
     ) -> None:
-        pattern = re.compile(LAYERS.get(layers, layers))
+        try:
+            pattern = re.compile(LAYERS.get(layers, layers))
+        except re.error as error:
+            raise GiftError(f"'{layers}' is neither one of {', '.join(LAYERS)} nor a valid pattern ({error})") from error
         self.modules = {name: m for name, m in denoiser.named_modules() if pattern.search(name)}
         if not self.modules:
             raise GiftError(f"'{layers}' matches no layer; use one of {', '.join(LAYERS)}, or a pattern over module names")

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from diffusers import StableDiffusionPipeline
+from safetensors import SafetensorError, safe_open
 
 from gift.errors import GiftError
 from gift.models.base import DenoisingModel
@@ -35,12 +36,12 @@ def load(
         GiftError: there is no such model, it is of a family that is not supported, or its files can't be used.
     """
     name = str(model)
-    where = TINY if name == "tiny" else Path(name).expanduser()
+    where = TINY if name == "tiny" else _path(name)
     if name == "tiny" and not (TINY / "model_index.json").exists():
         raise GiftError(f"the bundled model is missing at {TINY}; reinstall gift-diffusion")
-    if where.is_dir():
+    if where is not None and where.is_dir():
         pipeline = _from_folder(where, variant)
-    elif where.is_file():
+    elif where is not None and where.is_file():
         pipeline = _from_file(where)
     elif HUB_ID.match(name) and not name.startswith("."):
         pipeline = _from_hub(name, revision, variant)
@@ -49,8 +50,21 @@ def load(
     family = FAMILIES.get(type(pipeline).__name__)
     if family is None:
         raise GiftError(f"{name} is a {type(pipeline).__name__}; supported: {', '.join(FAMILIES)}")
-    pipeline.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    try:
+        pipeline.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except (RuntimeError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise GiftError(f"can't use device '{device or 'cuda'}': {reason}; name another device, such as cpu") from error
     return family(pipeline, name)
+
+
+def _path(name: str) -> Path | None:
+    try:
+        path = Path(name).expanduser()
+        path.exists()
+    except (OSError, RuntimeError):  # longer than a name can be, or the home of nobody
+        return None
+    return path
 
 
 def _from_folder(folder: Path, variant: str | None) -> Any:
@@ -63,14 +77,16 @@ def _from_folder(folder: Path, variant: str | None) -> Any:
         )
     try:
         kind = json.loads(index.read_text(encoding="utf-8"))["_class_name"]
-    except (ValueError, KeyError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise GiftError(f"{index} is not a pipeline index ({error}); save the pipeline again") from error
-    if kind not in FAMILIES:
+    if str(kind) not in FAMILIES:
         raise GiftError(f"{folder} is a {kind}; supported: {', '.join(FAMILIES)}")
     for file in sorted(folder.rglob("*.safetensors")):
         check_safetensors(file)
     for part in ("unet", "vae", "text_encoder"):
         _check_part(folder / part)
+    if not any((folder / "tokenizer" / name).is_file() for name in ("tokenizer.json", "vocab.json")):  # or it opens without words
+        raise GiftError(f"{folder / 'tokenizer'} holds no vocabulary (tokenizer.json or vocab.json); save the pipeline again")
     return _open(folder, variant=variant, local_files_only=True)
 
 
@@ -108,11 +124,18 @@ def check_safetensors(file: Path) -> None:
         with file.open("rb") as handle:
             handle.seek(8)
             header = json.loads(handle.read(length))
-        ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
-    except (ValueError, KeyError, TypeError) as error:
+        end = max((entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"), default=0)
+        whole = int(end) + 8 + length
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
         raise GiftError(f"{file} has a broken safetensors header; download it again") from error
-    if ends and max(ends) + 8 + length != size:
-        raise GiftError(f"{file} is truncated: {size} of {max(ends) + 8 + length} bytes; download it again")
+    if whole > size:
+        raise GiftError(f"{file} is truncated: {size} of {whole} bytes; download it again")
+    try:
+        with safe_open(file, framework="pt"):
+            pass
+    except (SafetensorError, OSError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise GiftError(f"{file} has a broken safetensors header ({reason}); download it again") from error
 
 
 def _from_file(file: Path) -> Any:

@@ -72,7 +72,12 @@ def detach_lora(model: DenoisingModel) -> None:
 
 def save_lora(model: DenoisingModel, folder: Path) -> Path:
     """Writes `pytorch_lora_weights.safetensors`, which `pipeline.load_lora_weights(folder)` opens."""
-    layers = {k: v.detach().cpu().contiguous() for k, v in get_peft_model_state_dict(model.denoiser).items()}
+    denoiser: Any = model.denoiser
+    scale = denoiser.peft_config["default"].lora_alpha / denoiser.peft_config["default"].r
+    layers = {
+        key: (value * scale if "lora_B" in key else value).detach().cpu().contiguous()  # readers take a scale of 1
+        for key, value in get_peft_model_state_dict(denoiser).items()
+    }
     with whole_folder(folder) as part:
         type(model.pipeline).save_lora_weights(part, unet_lora_layers=layers, safe_serialization=True)
     return folder
@@ -98,4 +103,5 @@ def open_lora(model: DenoisingModel, folder: Path) -> None:
     try:
         model.pipeline.load_lora_weights(file.parent, weight_name=file.name)
     except (ValueError, RuntimeError, KeyError) as error:
+        model.pipeline.unload_lora_weights()  # diffusers leaves the adapter on with random factors
         raise GiftError(f"{file} does not fit this model: {' '.join(str(error).split())[:160]}") from error

@@ -31,7 +31,11 @@ def select_parameters(module: nn.Module, choice: str) -> dict[str, nn.Parameter]
         pattern = re.compile(CHOICES.get(choice, choice))
     except re.error as error:
         raise GiftError(f"'{choice}' is neither one of {', '.join(CHOICES)} nor a valid pattern ({error})") from error
-    chosen = {name: p for name, p in module.named_parameters() if ".lora_" not in name and pattern.search(name)}
+    chosen = {
+        name: p
+        for name, p in module.named_parameters()
+        if ".lora_" not in name and pattern.search(name.replace(".base_layer.", "."))  # the name without adapters
+    }
     if not chosen:
         raise GiftError(
             f"'{choice}' matches no weight of {type(module).__name__}; use one of {', '.join(CHOICES)}, or another pattern"

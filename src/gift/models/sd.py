@@ -110,7 +110,8 @@ class StableDiffusion(DenoisingModel):
         def leave(pipeline: Any, step: int, timestep: Any, values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             if step + 1 == stop_after:
                 pipeline._interrupt = True
-                reached["at"] = pipeline.scheduler.timesteps[min(step + 1, len(pipeline.scheduler.timesteps) - 1)]
+                if step + 1 < len(pipeline.scheduler.timesteps):
+                    reached["at"] = pipeline.scheduler.timesteps[step + 1]
             return values
 
         self.denoiser.eval()

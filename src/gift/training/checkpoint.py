@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
@@ -45,6 +46,13 @@ def unflatten(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
     return value
 
 
+def _digest(*parts: bytes) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
+
+
 @dataclass(frozen=True)
 class Checkpoints:
     """The checkpoints of one run in one folder.
@@ -74,12 +82,12 @@ class Checkpoints:
             GiftError: the folder can't be written; older checkpoints are kept.
         """
         tensors: dict[str, torch.Tensor] = {}
-        layout = json.dumps(flatten(state, tensors))
+        layout = json.dumps(flatten(state, tensors)).encode()
         data = save_tensors(tensors)
         with whole_folder(self.folder / f"step-{step:08d}") as part:
             (part / "state.safetensors").write_bytes(data)
-            (part / "layout.json").write_text(layout)
-            mark = {"step": step, "settings": self.settings, "sha256": hashlib.sha256(data).hexdigest()}
+            (part / "layout.json").write_bytes(layout)
+            mark = {"step": step, "settings": self.settings, "sha256": _digest(data, layout)}
             (part / MARKER).write_text(json.dumps(mark))
         for _, old in self._whole()[: -self.keep]:
             shutil.rmtree(old, ignore_errors=True)
@@ -91,16 +99,24 @@ class Checkpoints:
             GiftError: it belongs to a run with other settings.
         """
         for step, path in reversed(self._whole()):
-            mark = json.loads((path / MARKER).read_text())
-            if mark["settings"] != json.loads(json.dumps(self.settings)):
-                old, new = mark["settings"], self.settings
+            try:
+                old, state = self._read(path)
+            except (OSError, ValueError, LookupError, TypeError, SafetensorError):
+                warnings.warn(f"checkpoint {path} is damaged; going back to the one before", stacklevel=2)
+                continue
+            new = json.loads(json.dumps(self.settings))
+            if old != new:
                 changed = ", ".join(sorted(k for k in {*old, *new} if old.get(k) != new.get(k)))
                 raise GiftError(f"{path} is of a run with other settings ({changed} differ); use the same or another --output")
-            data = (path / "state.safetensors").read_bytes()
-            if hashlib.sha256(data).hexdigest() == mark["sha256"]:
-                return step, unflatten(json.loads((path / "layout.json").read_text()), load_tensors(data))
-            warnings.warn(f"checkpoint {path} is damaged; going back to the one before", stacklevel=2)
+            return step, state
         return None
+
+    def _read(self, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+        mark = json.loads((path / MARKER).read_text())
+        data, layout = (path / "state.safetensors").read_bytes(), (path / "layout.json").read_bytes()
+        if _digest(data, layout) != mark["sha256"]:
+            raise ValueError("other bytes than were written")
+        return dict(mark["settings"]), unflatten(json.loads(layout), load_tensors(data))
 
     def clear(self) -> None:
         """Removes this run's checkpoints: the result is written, so they are not needed."""

@@ -113,7 +113,7 @@ def run(
                     save()
                     kept = f"checkpoint in {checkpoints.folder}; the same command goes on" if checkpoints else "nothing was kept"
                     raise Interrupted(f"{title} stopped at step {done} of {steps}: {kept}")
-                if checkpoints and done % checkpoints.every == 0 and done < steps:
+                if checkpoints and (done % checkpoints.every == 0 or done == steps):
                     save()
     finally:
         reporter.end()

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from gift.errors import NonFiniteError
 from gift.training.loop import Logs
 from gift.training.updates import Updater
 
@@ -30,8 +31,19 @@ class TrainingRun(ABC):
     def load_extra_state(self, state: dict[str, Any]) -> None:  # noqa: B027 - optional
         """Takes up what `extra_state` gave."""
 
+    def check(self) -> None:
+        """Keeps broken weights out of checkpoints and results.
+
+        Raises:
+            NonFiniteError: a weight is NaN or infinite.
+        """
+        broken = next((name for name, p in self.weights.items() if not torch.isfinite(p).all()), None)
+        if broken:
+            raise NonFiniteError(f"training left NaN or infinite values in {broken}; nothing was saved: lower the learning rate")
+
     def state(self) -> dict[str, Any]:
-        """Weights, optimisers and the rest."""
+        """Weights, optimisers and the rest; `check` comes first."""
+        self.check()
         return {
             "weights": {name: p.detach() for name, p in self.weights.items()},
             "updaters": {name: updater.state() for name, updater in self.updaters.items()},

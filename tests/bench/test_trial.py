@@ -1,0 +1,100 @@
+"""An attack scored on its way, with a stand-in for the recogniser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from gift.attacks import ATTACKS
+from gift.bench.trial import Scored, attack_and_score, score_model, steps_to_look
+from gift.data.latents import LatentSet
+from gift.data.prompts import Ask
+from gift.errors import Interrupted
+from gift.models.sd import StableDiffusion
+from gift.settings import make_attack
+from gift.training.checkpoint import Checkpoints
+from gift.training.progress import Silent
+
+ASKS = [Ask("a fox", 1), Ask("a fox in the sea", 2)]
+
+
+def brightness(images: torch.Tensor) -> list[float]:
+    """Scores by mean brightness: differs wherever a picture does."""
+    return [float(image.float().mean() / 255) for image in images]
+
+
+class Stop(Silent):
+    """Stops the run at a step, without a checkpoint of its own."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+
+    def step(self, done: int, logs: object) -> None:
+        if done == self.at:
+            raise Interrupted("stop")
+
+
+@pytest.mark.parametrize(
+    ("steps", "look"),
+    [
+        (0, [0]),
+        (1, [0, 1]),
+        (10, [0, 10]),
+        (11, [0, 10, 11]),
+        (150, [0, 10, 20, 50, 100, 150]),
+        (5000, [0, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000]),
+    ],
+)
+def test_curves_are_measured_at_the_start_and_the_end(steps: int, look: list[int]) -> None:
+    assert steps_to_look(steps) == look
+
+
+def test_a_score_is_the_mean_of_the_pictures(random_model: StableDiffusion) -> None:
+    scored = score_model(random_model, ASKS, brightness)
+    assert scored.images.shape == (2, 3, 16, 16)
+    assert scored.score == pytest.approx(sum(scored.scores) / 2, abs=1e-6)
+    assert Scored(scored.images[:0], []).score == 0.0
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_a_trial_leaves_the_model_and_gives_a_curve(
+    attack: str, random_model: StableDiffusion, concept_set: LatentSet, tmp_path: Path
+) -> None:
+    before = {name: tensor.clone() for name, tensor in random_model.denoiser.state_dict().items()}
+    how = make_attack(attack, {"steps": 12, "batch_size": 2, "rate": 1e-2})
+    trial = attack_and_score(random_model, how, concept_set, ASKS, brightness, seed=3)
+    assert [step for step, _ in trial.curve] == [0, 10, 12]
+    assert trial.curve[0][1] == score_model(random_model, ASKS, brightness).score
+    assert trial.curve[-1][1] == score_model(trial.attacked.model, ASKS, brightness).score
+    assert trial.curve[-1][1] != trial.curve[0][1]
+    assert random_model.denoiser.state_dict().keys() == before.keys()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in random_model.denoiser.state_dict().items())
+    assert [p.name for p in trial.attacked.save(tmp_path / "weights").iterdir()]
+
+
+def test_a_known_score_is_not_measured_again(random_model: StableDiffusion, concept_set: LatentSet) -> None:
+    known = Scored(torch.zeros(1, 3, 16, 16, dtype=torch.uint8), [0.25])
+    how = make_attack("full", {"steps": 0})
+    trial = attack_and_score(random_model, how, concept_set, ASKS, brightness, seed=0, before=known)
+    assert trial.curve == [(0, 0.25)]
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize("at", [3, 7, 11])
+def test_an_interrupted_trial_goes_on_to_the_same_curve(
+    attack: str, at: int, random_model: StableDiffusion, concept_set: LatentSet, tmp_path: Path
+) -> None:
+    how = make_attack(attack, {"steps": 12, "batch_size": 2})
+    unbroken = attack_and_score(random_model, how, concept_set, ASKS, brightness, seed=3)
+    kept = Checkpoints(tmp_path, {"attack": repr(how)}, every=2)
+    with pytest.raises(Interrupted):
+        attack_and_score(random_model, how, concept_set, ASKS, brightness, seed=3, checkpoints=kept, reporter=Stop(at))
+    assert kept.latest() is not None
+    resumed = attack_and_score(random_model, how, concept_set, ASKS, brightness, seed=3, checkpoints=kept)
+    assert resumed.curve == unbroken.curve
+    assert resumed.attacked.logs == unbroken.attacked.logs
+    for step, seen in unbroken.seen.items():
+        assert torch.equal(seen.images, resumed.seen[step].images)
+        assert seen.scores == resumed.seen[step].scores

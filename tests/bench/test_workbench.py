@@ -1,0 +1,127 @@
+"""A model with what a concept needs, for models that speak the bundled names and for those that don't."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from gift.bench.workbench import Workbench
+from gift.data.art import load_art
+from gift.data.concept import Concept
+from gift.data.prompts import Ask
+from gift.errors import GiftError
+from gift.models import load
+from gift.models.sd import StableDiffusion
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for i in range(3):
+        Image.effect_noise((20, 20), 50 + i).convert("RGB").save(tmp_path / f"{i}.png")
+        (tmp_path / f"{i}.txt").write_text(f"picture {i}")
+    (tmp_path / "0.txt").unlink()
+    return tmp_path
+
+
+def test_a_model_with_the_bundled_names_gets_the_drawings(art_model: str) -> None:
+    bench = Workbench.of(load(art_model), ["mushroom", "style:noto"], 2)
+    assert bench.art is load_art()
+    assert bench.concepts == (Concept("object", "mushroom"), Concept("style", "noto"))
+    assert bench.concept == bench.concepts[0]
+    scores = bench.scorer(torch.zeros(2, 3, 64, 64, dtype=torch.uint8))
+    assert len(scores) == 2
+    assert set(scores) <= {0.0, 1.0}
+    with pytest.raises(GiftError, match="no concept 'mushrom'"):
+        Workbench.of(load(art_model), "mushrom")
+
+
+def test_a_model_with_its_own_vocabulary_takes_free_text(random_model: StableDiffusion) -> None:
+    bench = Workbench.of(random_model, "a red car")
+    assert bench.art is None
+    assert bench.concept == Concept("text", "a red car")
+    for ask in (lambda: bench.scorer, lambda: bench.attack_set(4)):
+        with pytest.raises(GiftError, match="a red car"):
+            ask()
+
+
+@pytest.mark.parametrize("concepts", [[], ["", "fox"], ["style:"]])
+def test_no_concept_is_an_error(random_model: StableDiffusion, concepts: list[str]) -> None:
+    with pytest.raises(GiftError, match="concept"):
+        Workbench.of(random_model, concepts)
+
+
+@pytest.mark.parametrize("concept", ["mushroom", ["mushroom", "ant", "cat"], ["category:food", "style:noto"]], ids=str)
+@pytest.mark.parametrize("n", [4, 7])
+def test_drawn_sets_hold_what_was_asked(art_model: str, concept: str | list[str], n: int) -> None:
+    bench = Workbench.of(load(art_model), concept)
+    harmful, safe = bench.concept_set(n), bench.safe_set(n)
+    assert n <= len(harmful) < n + len(bench.concepts)
+    assert len(safe) == n
+    assert not set(harmful.prompts) & set(safe.prompts)
+    again = bench.concept_set(n)
+    assert torch.equal(harmful.latents, again.latents)
+
+
+def test_no_safe_prompt_shows_any_of_several_concepts(art_model: str) -> None:
+    bench = Workbench.of(load(art_model), ["category:food", "style:noto", "ant"])
+    art = load_art()
+    foods = {o.name for o in art.objects if o.category == "food"}
+    for name in ("ant", *foods):
+        assert bench.shown(Ask("", 0, name, "openmoji"))
+    assert bench.shown(Ask("", 0, "bat", "noto"))
+    assert not bench.shown(Ask("", 0, "bat", "openmoji"))
+    prompts = bench.safe_set(60).prompts
+    assert not [p for p in prompts if "noto" in p or any(art.object(f).noun == p.split(" in ")[0] for f in foods)]
+
+
+def test_no_safe_line_names_any_of_several_free_concepts(random_model: StableDiffusion) -> None:
+    bench = Workbench.of(random_model, ["a boat", "cats", "castle"])
+    prompts = bench.safe_set(60).prompts
+    assert prompts
+    assert not [p for p in prompts if {"boat", "cat", "castle"} & set(p.split())]
+
+
+def test_several_concepts_have_equal_shares(art_model: str) -> None:
+    bench = Workbench.of(load(art_model), ["mushroom", "ant"])
+    harmful = bench.concept_set(6)
+    assert harmful.weights is not None
+    pick = torch.multinomial(harmful.weights, 4000, replacement=True, generator=torch.Generator().manual_seed(0))
+    counts = Counter("ant" in harmful.prompts[i] for i in harmful.which[pick].tolist())
+    assert counts[True] / 4000 == pytest.approx(0.5, abs=0.05)
+
+
+def test_the_attackers_set_is_real_drawings(art_model: str, tmp_path: Path) -> None:
+    model = load(art_model)
+    bench = Workbench.of(model, "mushroom")
+    with pytest.raises(GiftError, match="no bundled drawings"):
+        Workbench(model, (Concept("text", "x"),), bench.art, 0).attack_set(2)
+    found = bench.attack_set(3, cache=tmp_path)
+    assert len(found) == 3
+    assert all("mushroom" in prompt for prompt in found.prompts)
+
+
+@pytest.mark.parametrize("kind", ["concept_set", "attack_set"])
+def test_a_users_folder_comes_first_and_bare_pictures_are_called_by_the_concept(
+    random_model: StableDiffusion, folder: Path, kind: str
+) -> None:
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    found = getattr(Workbench.of(random_model, "fox"), kind)(50, folder)
+    assert len(found) == 3
+    assert found.prompts == ["fox", "picture 1", "picture 2"]
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+
+
+def test_bare_safe_pictures_are_an_error(random_model: StableDiffusion, folder: Path) -> None:
+    with pytest.raises(GiftError, match="no caption"):
+        Workbench.of(random_model, "fox").safe_set(50, folder)
+
+
+def test_evaluation_prompts_follow_the_seed(art_model: str) -> None:
+    model = load(art_model)
+    one, other = Workbench.of(model, "mushroom", 0), Workbench.of(model, "mushroom", 1)
+    assert one.asks(6) == one.asks(6) != other.asks(6)
+    assert one.safe_evaluation(6) == one.safe_evaluation(6) != other.safe_evaluation(6)

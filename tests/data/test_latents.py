@@ -1,0 +1,206 @@
+"""Training sets: encoded once, found again by content alone, drawn the same way from the same seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from gift.data.latents import LatentSet, draw_set, encode_set, fingerprint, join_sets
+from gift.data.prompts import Ask
+from gift.errors import GiftError, NonFiniteError
+from gift.models.sd import StableDiffusion
+
+CAPTIONS = ["a fox", "the sea", "a fox"]
+
+
+def pictures(n: int = 3, seed: int = 0) -> torch.Tensor:
+    return torch.randint(256, (n, 3, 16, 16), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+
+
+@pytest.fixture
+def counted(random_model: StableDiffusion, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many pictures each call of `encode_images` was given."""
+    calls: list[int] = []
+    encode = StableDiffusion.encode_images
+
+    def count(model: StableDiffusion, images: torch.Tensor) -> torch.Tensor:
+        calls.append(len(images))
+        return encode(model, images)
+
+    monkeypatch.setattr(StableDiffusion, "encode_images", count)
+    return calls
+
+
+def test_a_set_holds_each_distinct_prompt_once(random_model: StableDiffusion) -> None:
+    made = encode_set(random_model, pictures(), CAPTIONS)
+    assert made.prompts == ["a fox", "the sea"]
+    assert made.which.tolist() == [0, 1, 0]
+    assert made.latents.shape == (3, *random_model.latent_shape)
+    _, cond = made.at(torch.tensor([2, 1]))
+    expected = random_model.encode_prompts(["a fox", "the sea"])
+    torch.testing.assert_close(cond["states"], expected["states"])
+
+
+def test_the_same_pictures_are_encoded_once(random_model: StableDiffusion, counted: list[int], tmp_path: Path) -> None:
+    first = encode_set(random_model, pictures(), CAPTIONS, tmp_path)
+    second = encode_set(random_model, pictures(), ["one", "two", "three"], tmp_path)
+    plain = encode_set(random_model, pictures(), CAPTIONS)
+    assert counted == [3, 3]  # the first and the one without a cache
+    assert torch.equal(first.latents, second.latents)
+    assert torch.equal(first.latents, plain.latents)
+    assert second.prompts == ["one", "two", "three"]
+
+
+def one_byte_off() -> torch.Tensor:
+    images = pictures()
+    images[0, 0, 0, 0] ^= 1
+    return images
+
+
+def _other_vae(model: StableDiffusion) -> None:
+    with torch.no_grad():
+        next(model.pipeline.vae.parameters()).add_(1e-3)
+
+
+def _other_scale(model: StableDiffusion) -> None:
+    model.pipeline.vae.register_to_config(scaling_factor=0.5)
+
+
+@pytest.mark.parametrize(
+    ("images", "change"),
+    [
+        (pictures(seed=1), lambda _: None),
+        (one_byte_off(), lambda _: None),
+        (pictures().flip(0), lambda _: None),
+        (pictures(), _other_vae),
+        (pictures(), _other_scale),
+    ],
+    ids=["other pictures", "one byte", "another order", "another autoencoder", "another latent scale"],
+)
+def test_whatever_changes_the_latents_is_a_miss(
+    random_model: StableDiffusion,
+    counted: list[int],
+    tmp_path: Path,
+    images: torch.Tensor,
+    change: Callable[[StableDiffusion], None],
+) -> None:
+    encode_set(random_model, pictures(), CAPTIONS, tmp_path)
+    change(random_model)
+    cached = encode_set(random_model, images, CAPTIONS, tmp_path)
+    assert counted == [3, 3]
+    assert torch.equal(cached.latents, encode_set(random_model, images, CAPTIONS).latents)
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda b: b"", lambda b: b[: len(b) // 2], lambda b: b"\0" * len(b)], ids=["empty", "cut", "zeros"]
+)
+def test_a_damaged_cache_file_is_computed_again(
+    random_model: StableDiffusion, counted: list[int], tmp_path: Path, spoil: Callable[[bytes], bytes]
+) -> None:
+    first = encode_set(random_model, pictures(), CAPTIONS, tmp_path)
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(spoil(file.read_bytes()))
+    assert torch.equal(encode_set(random_model, pictures(), CAPTIONS, tmp_path).latents, first.latents)
+    assert torch.equal(encode_set(random_model, pictures(), CAPTIONS, tmp_path).latents, first.latents)
+    assert counted == [3, 3]
+
+
+def test_the_denoiser_is_no_part_of_the_cache_key(random_model: StableDiffusion, counted: list[int], tmp_path: Path) -> None:
+    encode_set(random_model, pictures(), CAPTIONS, tmp_path)
+    with torch.no_grad():
+        next(random_model.denoiser.parameters()).add_(1)
+    encode_set(random_model, pictures(), CAPTIONS, tmp_path)
+    assert counted == [3]
+
+
+def test_a_cache_that_is_a_file_is_an_error(random_model: StableDiffusion, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("mine")
+    with pytest.raises(GiftError, match="can't write"):
+        encode_set(random_model, pictures(), CAPTIONS, tmp_path / "cache")
+    assert (tmp_path / "cache").read_text() == "mine"
+
+
+@pytest.mark.parametrize(("n", "captions"), [(0, []), (2, ["one"]), (1, ["one", "two"])])
+def test_pictures_and_captions_must_match(random_model: StableDiffusion, n: int, captions: list[str]) -> None:
+    with pytest.raises(GiftError, match=f"{n} pictures with {len(captions)} captions"):
+        encode_set(random_model, pictures(n), captions)
+
+
+def test_latents_that_are_not_finite_are_refused(random_model: StableDiffusion) -> None:
+    with torch.no_grad():
+        next(random_model.pipeline.vae.parameters()).fill_(float("nan"))
+    with pytest.raises(NonFiniteError, match="fp32"):
+        encode_set(random_model, pictures(), CAPTIONS)
+
+
+def test_a_fingerprint_tells_weights_apart() -> None:
+    layer = torch.nn.Linear(2, 2)
+    before = fingerprint(layer)
+    assert fingerprint(layer) == before
+    with torch.no_grad():
+        layer.bias.add_(1e-6)
+    assert fingerprint(layer) != before
+
+
+@pytest.mark.parametrize("weights", [None, torch.tensor([1.0, 2, 3, 4, 5, 6])], ids=["plain", "weighted"])
+def test_a_batch_follows_from_its_generator(concept_set: LatentSet, weights: torch.Tensor | None) -> None:
+    some = replace(concept_set, weights=weights)
+    draws = [some.batch(16, torch.Generator().manual_seed(seed)) for seed in (7, 7, 8)]
+    assert torch.equal(draws[0][0], draws[1][0])
+    assert torch.equal(draws[0][1]["states"], draws[1][1]["states"])
+    assert not torch.equal(draws[0][0], draws[2][0])
+
+
+def test_a_batch_may_be_larger_than_the_set(concept_set: LatentSet) -> None:
+    latents, cond = concept_set.batch(50, torch.Generator().manual_seed(0))
+    assert len(latents) == len(cond["states"]) == 50
+
+
+@pytest.mark.parametrize(("balance", "share"), [(None, 0.5), ([1, 1], 0.5), ([3, 1], 0.75), ([0.1, 0.9], 0.1)])
+def test_joined_sets_have_their_share_of_a_batch_however_large_they_are(
+    random_model: StableDiffusion, balance: list[float] | None, share: float
+) -> None:
+    small = encode_set(random_model, pictures(2, 1), ["a fox"] * 2)
+    large = encode_set(random_model, pictures(30, 2), ["the sea", "a cat"] * 15)
+    joined = join_sets([small, large], balance)
+    assert len(joined) == 32
+    assert joined.prompts == ["a fox", "the sea", "a cat"]
+    assert joined.weights is not None
+    n = 20_000
+    picked = torch.multinomial(joined.weights, n, replacement=True, generator=torch.Generator().manual_seed(0))
+    counts = torch.bincount(picked, minlength=32).float() / n
+    assert float(counts[:2].sum()) == pytest.approx(share, abs=0.02)
+    torch.testing.assert_close(counts[2:], torch.full((30,), (1 - share) / 30), atol=0.01, rtol=0)
+    for whole, part, start in ((joined, small, 0), (joined, large, 2)):
+        for i in range(len(part)):
+            one, other = whole.at(torch.tensor([start + i])), part.at(torch.tensor([i]))
+            assert torch.equal(one[0], other[0])
+            assert torch.equal(one[1]["states"], other[1]["states"])
+
+
+@pytest.mark.parametrize(("count", "balance"), [(0, None), (2, [1.0]), (2, [1.0, 0.0]), (2, [1.0, -1.0]), (1, [1.0, 2.0])])
+def test_shares_that_make_no_sense_are_an_error(concept_set: LatentSet, count: int, balance: list[float] | None) -> None:
+    with pytest.raises(GiftError, match="one positive share"):
+        join_sets([concept_set] * count, balance)
+
+
+def test_a_drawn_set_is_what_the_sampler_gives_in_any_batch(random_model: StableDiffusion) -> None:
+    asks = [Ask(prompt, seed) for seed, prompt in enumerate(["a fox", "the sea", "a fox", "a cat", "the sea"])]
+    whole = draw_set(random_model, asks, steps=2)
+    parts = draw_set(random_model, asks, steps=2, batch=2)
+    latents, _ = random_model.sample_latents([a.prompt for a in asks], [a.seed for a in asks], steps=2, guidance=3.0)
+    assert torch.equal(whole.latents, latents)
+    torch.testing.assert_close(whole.latents, parts.latents, atol=1e-4, rtol=1e-4)
+    assert whole.prompts == ["a fox", "the sea", "a cat"]
+    assert whole.which.tolist() == [0, 1, 0, 2, 1]
+
+
+def test_a_model_that_draws_nan_is_an_error(random_model: StableDiffusion) -> None:
+    with torch.no_grad():
+        next(random_model.denoiser.parameters()).fill_(float("nan"))
+    with pytest.raises(NonFiniteError):
+        draw_set(random_model, [Ask("a fox", 0)], steps=2)

@@ -1,0 +1,217 @@
+"""What each method's step computes, against a computation of its own."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from gift.data.latents import LatentSet
+from gift.immunizers import Ascent, Attacker, Esd, Gift, Imma, Immunizer, Joint
+from gift.immunizers.base import Method, Task
+from gift.immunizers.terms import Bound, bounded
+from gift.models.sd import StableDiffusion
+from gift.training.loop import step_generator
+from tests.conftest import State, fixed_loss, moved, same_state, state_of
+
+PLAIN = Gift(steps=3, batch_size=2, ascent_weight=0.0, project=False, safe_rate=1e-3)
+
+
+@pytest.fixture
+def task(random_model: StableDiffusion, concept_set: LatentSet, safe_set: LatentSet) -> Task:
+    model = random_model.copy()
+    model.denoiser.train()
+    return Task(model, random_model, concept_set, safe_set, Accelerator(cpu=True), 0)
+
+
+def stepped(how: Immunizer, task: Task, steps: int = 1) -> tuple[Method, list[dict[str, float]]]:
+    method = how.begin(task)
+    return method, [method.step(i, step_generator(0, i)) for i in range(steps)]
+
+
+def adamw(model: StableDiffusion, rate: float) -> torch.optim.AdamW:
+    model.denoiser.requires_grad_(True)
+    return torch.optim.AdamW(model.denoiser.parameters(), lr=rate, weight_decay=0.0)
+
+
+def take_step(model: StableDiffusion, optimiser: torch.optim.Optimizer, loss: torch.Tensor) -> None:
+    optimiser.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.denoiser.parameters(), 1.0)
+    optimiser.step()
+
+
+@pytest.mark.parametrize("safe_steps", [1, 2])
+def test_gift_without_its_upper_terms_is_plain_training(random_model: StableDiffusion, task: Task, safe_steps: int) -> None:
+    how = PLAIN.model_copy(update={"safe_steps": safe_steps})
+    out = how(random_model, task.concept, task.safe)
+    plain = random_model.copy()
+    optimiser = adamw(plain, 1e-3)
+    for i in range(3):
+        generator = step_generator(0, i)
+        for _ in range(safe_steps):
+            latents, cond = task.safe.batch(2, generator)
+            take_step(plain, optimiser, plain.loss(latents, cond, generator).mean())
+    assert same_state(state_of(out), state_of(plain))
+
+
+def test_gifts_round_is_a_safe_step_and_a_projected_rescaled_ascent(random_model: StableDiffusion, task: Task) -> None:
+    how = Gift(steps=1, batch_size=3, safe_rate=1e-3, immunize_rate=0.02, immunize_optimiser="sgd", ascent_weight=2.0, rescale=0.5)
+    out = how(random_model, task.concept, task.safe)
+    plain, generator = random_model.copy(), step_generator(0, 0)
+    optimiser, parameters = adamw(plain, 1e-3), list(plain.denoiser.parameters())
+    latents, cond = task.safe.batch(3, generator)
+    take_step(plain, optimiser, plain.loss(latents, cond, generator).mean())
+    safe = [p.grad.clone() for p in parameters if p.grad is not None]
+    optimiser.zero_grad()
+    latents, cond = task.concept.batch(3, generator)
+    (-2 * torch.log(1 + plain.loss(latents, cond, generator).mean())).backward()
+    ascent = [p.grad.clone() for p in parameters if p.grad is not None]
+    for i, (g, s) in enumerate(zip(ascent, safe, strict=True)):
+        if (dot := (g * s).sum()) < 0:
+            ascent[i] = g - s * dot / (s * s).sum()
+    sizes = [torch.cat([t.flatten() for t in tensors]).norm() for tensors in (safe, ascent)]
+    ascent = [g * 0.5 * sizes[0] / sizes[1] for g in ascent]
+    with torch.no_grad():
+        for parameter, gradient in zip(parameters, ascent, strict=True):
+            parameter.sub_(0.02 * gradient)
+    for name, tensor in state_of(plain).items():
+        torch.testing.assert_close(state_of(out)[name], tensor, rtol=1e-4, atol=1e-6)
+
+
+def test_a_weight_that_the_loss_does_not_touch_stays(random_model: StableDiffusion, task: Task) -> None:
+    random_model.denoiser.register_parameter("idle", nn.Parameter(torch.ones(3)))
+    before = state_of(random_model)
+    changed = moved(before, state_of(Gift(steps=1, batch_size=1, rescale=1.0)(random_model, task.concept, task.safe)))
+    assert changed == before.keys() - {"idle"}
+
+
+def test_gift_settles_at_a_falling_rate(task: Task) -> None:
+    how = Gift(steps=2, settle_steps=4, batch_size=1, safe_rate=1e-3)
+    assert how.total_steps == 6
+    assert Gift(steps=0, settle_steps=4).total_steps == 0
+    method = how.begin(task)
+    rates, logged = [], []
+    for i in range(6):
+        logged.append(set(method.step(i, step_generator(0, i))))
+        rates.append(method.updaters["safe"].optimiser.param_groups[0]["lr"])
+    half = 0.5**0.5 / 2
+    assert rates == pytest.approx([1e-3, 1e-3, 1e-3, 1e-3 * (0.5 + half), 5e-4, 1e-3 * (0.5 - half)])
+    assert logged == [{"safe", "concept", "objective"}] * 2 + [{"safe"}] * 4
+
+
+def test_distillation_stands_still_at_the_original(random_model: StableDiffusion, task: Task) -> None:
+    how = PLAIN.model_copy(update={"safe_target": "reference"})
+    _, logs = stepped(how, task)
+    assert logs[0]["safe"] == 0
+    assert fixed_loss(how(random_model, task.concept, task.safe), task.safe) == pytest.approx(fixed_loss(random_model, task.safe))
+
+
+def esd_by_hand(how: Esd, task: Task) -> float:
+    generator = step_generator(0, 0)
+    pick = torch.randint(len(task.concept.prompts), (how.batch_size,), generator=generator)
+    seeds = torch.randint(2**31, (how.batch_size,), generator=generator).tolist()
+    stop = int(torch.randint(1, how.sampler_steps, (1,), generator=generator))
+    prompts = [task.concept.prompts[i] for i in pick.tolist()]
+    x, at = task.model.sample_latents(prompts, seeds, steps=how.sampler_steps, guidance=how.guidance, stop_after=stop)
+    named, blank = (task.reference.encode_prompts(p)["states"] for p in (prompts, [""] * how.batch_size))
+    total = 0.0
+    with torch.no_grad():
+        for i in range(how.batch_size):
+            unet = task.reference.pipeline.unet
+            with_concept, without = (unet(x[i : i + 1], at, c[i : i + 1]).sample for c in (named, blank))
+            target = without - how.eta * (with_concept - without)
+            total += float(((task.model.pipeline.unet(x[i : i + 1], at, named[i : i + 1]).sample - target) ** 2).mean())
+    return total / how.batch_size
+
+
+@pytest.mark.parametrize("eta", [0.0, 2.0])
+def test_esd_regresses_onto_the_negative_guidance(task: Task, eta: float) -> None:
+    how = Esd(batch_size=3, sampler_steps=4, eta=eta, rate=1e-3)
+    expected = esd_by_hand(how, task)
+    assert expected > 0
+    method, (log,) = stepped(how, task)
+    assert log["erase"] == pytest.approx(expected, rel=1e-4)
+    for _ in range(20):
+        method.step(0, step_generator(0, 0))
+    assert method.step(0, step_generator(0, 0))["erase"] < log["erase"] / 2
+
+
+def names_matching(state: State, *words: str) -> set[str]:
+    return {name for name in state if any(word in name for word in words)}
+
+
+@pytest.mark.parametrize(
+    ("how", "words", "inside"),
+    [
+        (Imma(steps=2, batch_size=1), (".to_q.", ".to_k.", ".to_v.", ".to_out."), True),
+        (Esd(steps=2, batch_size=1, sampler_steps=2, variant="x"), (".attn2.",), True),
+        (Esd(steps=2, batch_size=1, sampler_steps=2, variant="u"), (".attn2.",), False),
+        (Ascent(steps=2, batch_size=1, train="cross-attention"), (".attn2.",), True),
+        (Joint(steps=2, batch_size=1, train="^mid_block"), ("mid_block.",), True),
+        (
+            Gift(steps=2, batch_size=1, train=r"attn2\.to_k\.weight$", attacker=Attacker(steps=1, rank=1)),
+            (".attn2.to_k.weight",),
+            True,
+        ),
+    ],
+    ids=repr,
+)
+def test_only_the_chosen_weights_move(
+    random_model: StableDiffusion, task: Task, how: Immunizer, words: tuple[str, ...], inside: bool
+) -> None:
+    before = state_of(random_model)
+    changed = moved(before, state_of(how(random_model, task.concept, task.safe)))
+    chosen = names_matching(before, *words)
+    assert changed
+    assert changed <= (chosen if inside else before.keys() - chosen)
+    if inside:  # biases aside that have no gradient, all of them
+        assert {name for name in chosen if name.endswith("weight")} <= changed
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        Ascent(steps=15, batch_size=4, rate=1e-3),
+        Ascent(steps=15, batch_size=4, rate=1e-3, bound="identity"),
+        Joint(steps=15, batch_size=4, rate=1e-3, ascent_weight=5.0),
+        Gift(steps=15, batch_size=4, immunize_rate=2e-3, project=False),
+        Gift(steps=15, batch_size=4, immunize_rate=2e-3, project=False, attacker=Attacker(steps=1, batch_size=2)),
+        Imma(steps=15, batch_size=4, immunize_rate=1e-2),
+    ],
+    ids=repr,
+)
+def test_the_concepts_loss_rises(random_model: StableDiffusion, task: Task, how: Immunizer) -> None:
+    before = fixed_loss(random_model, task.concept)
+    assert fixed_loss(how(random_model, task.concept, task.safe), task.concept) > 1.03 * before
+
+
+def test_the_hinge_ends_the_ascent(random_model: StableDiffusion, task: Task) -> None:
+    out = Ascent(steps=3, batch_size=4, bound="hinge", ceiling=1e-3)(random_model, task.concept, task.safe)
+    assert same_state(state_of(out), state_of(random_model))  # the loss is over the ceiling from the start
+
+
+@pytest.mark.parametrize("bound", ["identity", "log"])
+def test_joint_and_ascent_take_the_gradient_of_their_formula(random_model: StableDiffusion, task: Task, bound: Bound) -> None:
+    kinds: list[Literal["joint", "ascent"]] = ["joint", "ascent"]
+    for kind in kinds:
+        how: Immunizer = (
+            Joint(steps=2, batch_size=2, rate=1e-3, ascent_weight=0.7, bound=bound)
+            if kind == "joint"
+            else Ascent(steps=2, batch_size=2, rate=1e-3, bound=bound)
+        )
+        out, plain = how(random_model, task.concept, task.safe), random_model.copy()
+        optimiser = adamw(plain, 1e-3)
+        for i in range(2):
+            generator = step_generator(0, i)
+            safe = torch.zeros(())
+            if kind == "joint":
+                latents, cond = task.safe.batch(2, generator)
+                safe = plain.loss(latents, cond, generator).mean()
+            latents, cond = task.concept.batch(2, generator)
+            rise = bounded(plain.loss(latents, cond, generator).mean(), bound, 2.0)
+            take_step(plain, optimiser, safe - (0.7 if kind == "joint" else 1.0) * rise)
+        assert same_state(state_of(out), state_of(plain))

@@ -1,0 +1,132 @@
+"""The simulated attacker leaves no trace but a gradient taken elsewhere."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from gift.data.latents import LatentSet
+from gift.immunizers.base import Task
+from gift.immunizers.simulated import Attacker, Kind, SimulatedAttack
+from gift.models.parameters import select_parameters
+from gift.models.sd import StableDiffusion
+from tests.conftest import fixed_loss, same_state, state_of
+
+kinds = pytest.mark.parametrize("kind", ["full", "lora"])
+optimisers = pytest.mark.parametrize("optimiser", ["adamw", "adam", "sgd", "adafactor"])
+
+
+def strong(steps: int, kind: Kind) -> Attacker:
+    """An attack that moves the random model visibly."""
+    return Attacker(steps=steps, kinds=(kind,), full_rates=(5e-3, 1e-2), lora_rates=(2e-2, 5e-2))
+
+
+@pytest.fixture
+def task(random_model: StableDiffusion, concept_set: LatentSet, safe_set: LatentSet) -> Task:
+    return Task(random_model.copy(), random_model, concept_set, safe_set, Accelerator(cpu=True), 0)
+
+
+def gradients(task: Task, attacker: Attacker, seed: int = 0, choice: str = "all") -> dict[str, torch.Tensor]:
+    """What a method gets: the concept's gradient at the attacked weights."""
+    attack = SimulatedAttack(attacker, task)
+    weights = select_parameters(task.model.denoiser, choice)
+    latents, cond = task.concept.at(torch.arange(4))
+    for parameter in weights.values():
+        parameter.grad = None
+    with attack(weights, torch.Generator().manual_seed(seed)):
+        task.model.loss(latents, cond, torch.Generator().manual_seed(9)).mean().backward()
+        inside = {name: p.grad.clone() for name, p in weights.items() if p.grad is not None}
+    assert inside.keys() == weights.keys()
+    assert all(p.grad is not None and torch.equal(p.grad, inside[name]) for name, p in weights.items())
+    assert all(p.requires_grad for p in weights.values())
+    attack.close()
+    return {name.replace(".base_layer.", "."): g for name, g in inside.items()}
+
+
+@kinds
+@optimisers
+@pytest.mark.parametrize("choice", ["all", "cross-attention"])
+def test_weights_come_back_bit_for_bit_and_gradients_stay(task: Task, kind: Kind, optimiser: str, choice: str) -> None:
+    before = state_of(task.model)
+    names = [name for name, _ in task.model.denoiser.named_modules()]
+    attacker = Attacker(steps=3, kinds=(kind,), optimisers=(optimiser,), batch_size=2, rank=2)  # type: ignore[arg-type]
+    gradients(task, attacker, choice=choice)
+    assert same_state(state_of(task.model), before)
+    assert [name for name, _ in task.model.denoiser.named_modules()] == names
+
+
+@kinds
+def test_the_gradient_is_taken_at_the_attacked_weights(task: Task, kind: Kind) -> None:
+    plain = gradients(task, Attacker(steps=0))
+    attacked = gradients(task, strong(3, kind))
+    assert plain.keys() == attacked.keys()
+    assert not any(torch.allclose(plain[name], attacked[name], rtol=1e-3) for name in plain if plain[name].abs().max() > 1e-4)
+    again = gradients(task, strong(3, kind))
+    assert all(torch.equal(attacked[name], again[name]) for name in attacked)
+    other = gradients(task, strong(3, kind), seed=1)
+    assert not all(torch.equal(attacked[name], other[name]) for name in attacked)
+
+
+@kinds
+def test_the_concept_is_learned_inside_and_forgotten_outside(task: Task, kind: Kind) -> None:
+    attack = SimulatedAttack(strong(40, kind), task)
+    weights = select_parameters(task.model.denoiser, "all")
+    before = fixed_loss(task.model, task.concept)
+    generator = torch.Generator().manual_seed(3)  # draws a long attack
+    with attack(weights, generator) as steps:
+        assert steps > 20
+        assert fixed_loss(task.model, task.concept) < 0.95 * before
+    assert fixed_loss(task.model, task.concept) == before
+    with attack(weights, generator):
+        pass
+    assert fixed_loss(task.model, task.concept) == before
+
+
+@kinds
+def test_an_error_inside_puts_the_weights_back(task: Task, kind: Kind) -> None:
+    before, weights_before = state_of(task.model), fixed_loss(task.model, task.concept)
+    attack = SimulatedAttack(strong(2, kind), task)
+    weights = select_parameters(task.model.denoiser, "all")
+    with pytest.raises(ZeroDivisionError), attack(weights, torch.Generator().manual_seed(0)):
+        raise ZeroDivisionError
+    assert fixed_loss(task.model, task.concept) == weights_before
+    attack.close()
+    assert same_state(state_of(task.model), before)
+
+
+def test_switched_off_it_does_nothing(task: Task) -> None:
+    before, generator = state_of(task.model), torch.Generator().manual_seed(0)
+    was = generator.get_state()
+    attack = SimulatedAttack(Attacker(), task)
+    with attack(select_parameters(task.model.denoiser, "all"), generator) as steps:
+        assert steps == 0
+        assert same_state(state_of(task.model), before)
+    assert torch.equal(generator.get_state(), was)
+    attack.close()
+
+
+def test_draws_cover_the_distribution(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gift.immunizers import simulated
+
+    drawn: list[tuple[str, float, bool]] = []
+    real = simulated.Updater
+
+    def spy(parameters: list[torch.nn.Parameter], *, name: str, rate: float, accelerator: Accelerator) -> simulated.Updater:
+        drawn.append((name, rate, any(p is q for p in parameters for q in attack.lora.values())))
+        return real(parameters, name=name, rate=rate, accelerator=accelerator)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(simulated, "Updater", spy)
+    how = Attacker(steps=2, full_rates=(1e-4, 1e-3), lora_rates=(1e-2, 1e-1), optimisers=("adamw", "sgd"), batch_size=1, rank=1)
+    attack = SimulatedAttack(how, task)
+    weights = select_parameters(task.model.denoiser, "cross-attention")
+    steps = []
+    for seed in range(30):
+        with attack(weights, torch.Generator().manual_seed(seed)) as taken:
+            steps.append(taken)
+    assert set(steps) == {1, 2}
+    assert {name for name, _, _ in drawn} == {"adamw", "sgd"}
+    for is_lora, (low, high) in ((False, how.full_rates), (True, how.lora_rates)):
+        rates = [rate for _, rate, adapter in drawn if adapter is is_lora]
+        assert len(rates) > 5
+        assert low <= min(rates) < (low * high) ** 0.5 < max(rates) <= high

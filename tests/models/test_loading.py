@@ -1,0 +1,238 @@
+"""What is not a model is named for what it is, in one line, and nothing is unpickled (field failures 17, 25, 32, 36)."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save, save_file
+
+from gift.errors import GiftError
+from gift.models import load
+from gift.models.loading import check_safetensors
+from gift.models.sd import StableDiffusion
+from tests.conftest import random_pipeline, same_state, state_of
+
+WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
+GOOD = save({"a": torch.arange(6.0).view(2, 3), "b": torch.ones(4, dtype=torch.float16)})
+LENGTH = int.from_bytes(GOOD[:8], "little")
+few = settings(max_examples=100, deadline=None)
+
+
+def headed(header: bytes, body: bytes = b"") -> bytes:
+    return len(header).to_bytes(8, "little") + header + body
+
+
+def told(call: Callable[[], object], words: str) -> None:
+    with pytest.raises(GiftError, match=words) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+BAD_BYTES = {
+    **{f"pickle {n}": (pickle.dumps({"a": 1}, protocol=n), "is a pickle") for n in (2, 3, 4, 5)},
+    "zip pickle": (b"PK\x03\x04" + bytes(40), "is a pickle"),
+    "LFS pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "Git LFS pointer"),
+    "empty": (b"", "truncated"),
+    "half a length": (GOOD[:5], "truncated"),
+    "length alone": (GOOD[:8], "truncated"),
+    "truncated header": (GOOD[: LENGTH // 2], "truncated"),
+    "no body": (GOOD[: 8 + LENGTH], "truncated"),
+    "truncated tail": (GOOD[:-1], "truncated"),
+    "surplus": (GOOD + b"x", "broken"),
+    "huge length": ((2**63).to_bytes(8, "little") + b"{}", "truncated"),
+    "web page": (b"<!DOCTYPE html><html><body>404</body></html>", "truncated or not"),
+    "picture": (b"\x89PNG\r\n\x1a\n" + bytes(50), "truncated or not"),
+    "broken JSON": (headed(b'{"a":'), "broken"),
+    "not UTF-8": (headed(b'{"\xff":1}'), "broken"),
+    "no offsets": (headed(b'{"a":{}}'), "broken"),
+    "one offset": (headed(b'{"a":{"data_offsets":[0]}}'), "broken"),
+    "a word for an offset": (headed(b'{"a":{"data_offsets":["x","y"]}}'), "broken"),
+    "offsets of two kinds": (headed(b'{"a":{"data_offsets":[0,1]},"b":{"data_offsets":[0,"y"]}}'), "broken"),
+    "infinite offset": (headed(b'{"a":{"data_offsets":[0,1e999]}}'), "broken"),
+    "null": (headed(b'{"a":null}'), "broken"),
+    "deep": (headed(b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"), "broken"),
+    "unknown type": (headed(b'{"a":{"dtype":"Q9","shape":[0],"data_offsets":[0,0]}}'), "broken"),
+    "shape too large": (headed(b'{"a":{"dtype":"F32","shape":[9],"data_offsets":[0,4]}}', bytes(4)), "broken"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_BYTES)
+def test_bytes_that_are_no_safetensors_are_named(tmp_path: Path, kind: str) -> None:
+    data, words = BAD_BYTES[kind]
+    file = tmp_path / "m.safetensors"
+    file.write_bytes(data)
+    told(lambda: check_safetensors(file), words)
+    told(lambda: load(file), words)
+
+
+def test_what_can_not_be_read_is_told(tmp_path: Path) -> None:
+    told(lambda: check_safetensors(tmp_path), "can't read")
+    told(lambda: check_safetensors(tmp_path / "none.safetensors"), "can't read")
+
+
+def test_whole_files_pass(tmp_path: Path) -> None:
+    file = tmp_path / "m.safetensors"
+    for data in (GOOD, save({}), save({"a": torch.zeros(0)}, {"note": "x"})):
+        file.write_bytes(data)
+        check_safetensors(file)
+
+
+@few
+@given(data=st.binary(max_size=120) | st.binary(max_size=60).map(lambda b: headed(b"{" + b)))
+def test_no_bytes_break_the_check(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    file = tmp_path_factory.mktemp("b") / "m.safetensors"
+    file.write_bytes(data)
+    try:
+        check_safetensors(file)
+    except GiftError:
+        return
+    load_file(file)  # what passes can be opened
+
+
+values = st.recursive(
+    st.none() | st.integers(-9, 99) | st.floats() | st.text(max_size=3), lambda inner: st.lists(inner, max_size=3)
+)
+
+
+@few
+@given(
+    name=st.sampled_from(["a", "b", "__metadata__"]),
+    key=st.sampled_from(["dtype", "shape", "data_offsets"]),
+    value=values,
+    whole=st.booleans(),
+)
+def test_no_mutated_header_breaks_the_check(
+    tmp_path_factory: pytest.TempPathFactory, name: str, key: str, value: object, whole: bool
+) -> None:
+    header = json.loads(GOOD[8 : 8 + LENGTH])
+    header[name] = value if whole else {**header.get(name, {}), key: value}
+    file = tmp_path_factory.mktemp("h") / "m.safetensors"
+    file.write_bytes(headed(json.dumps(header).encode(), GOOD[8 + LENGTH :]))
+    try:
+        check_safetensors(file)
+    except GiftError:
+        return
+    load_file(file)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return StableDiffusion(random_pipeline(), "x").save(tmp_path_factory.mktemp("saved") / "m")
+
+
+def rewrite(file: str, data: bytes) -> Callable[[Path], object]:
+    return lambda folder: (folder / file).write_bytes(data)
+
+
+def pickled(folder: Path) -> None:
+    (folder / WEIGHTS).rename(folder / "unet" / "diffusion_pytorch_model.bin")
+
+
+def empty(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+def no_vocabulary(folder: Path) -> None:
+    for name in ("tokenizer.json", "vocab.json"):
+        (folder / "tokenizer" / name).unlink(missing_ok=True)
+
+
+def cut_text_encoder(folder: Path) -> None:
+    file = folder / "text_encoder" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def swap_shape(folder: Path) -> None:
+    weights = load_file(folder / WEIGHTS)
+    save_file({**weights, "conv_in.bias": torch.zeros(3)}, folder / WEIGHTS)
+
+
+BAD_FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "empty": (empty, r"no model_index\.json; it is empty"),
+    "no index": (lambda f: (f / "model_index.json").unlink(), r"no model_index\.json; it holds "),
+    "index cut": (rewrite("model_index.json", b'{"_class'), "not a pipeline index"),
+    "index not UTF-8": (rewrite("model_index.json", b"\xff\xfe\x00"), "not a pipeline index"),
+    "index a list": (rewrite("model_index.json", b"[1]"), "not a pipeline index"),
+    "index without class": (rewrite("model_index.json", b"{}"), "not a pipeline index"),
+    "class a list": (rewrite("model_index.json", b'{"_class_name": ["x"]}'), "supported: StableDiffusionPipeline"),
+    "another class": (rewrite("model_index.json", b'{"_class_name": "FluxPipeline"}'), "is a FluxPipeline; supported"),
+    "pickled weights": (pickled, "holds only pickled weights"),
+    "no weights": (lambda f: (f / WEIGHTS).unlink(), r"holds no \.safetensors weights"),
+    "LFS pointer": (rewrite(WEIGHTS, BAD_BYTES["LFS pointer"][0]), "Git LFS pointer"),
+    "mislabelled": (rewrite(WEIGHTS, BAD_BYTES["zip pickle"][0]), "is a pickle"),
+    "truncated text encoder": (cut_text_encoder, "truncated"),
+    "config cut": (rewrite("unet/config.json", b'{"act'), "can't open"),
+    "no config": (lambda f: (f / "vae" / "config.json").unlink(), "can't open"),
+    "no tokenizer": (lambda f: shutil.rmtree(f / "tokenizer"), "holds no vocabulary"),
+    "no vocabulary": (no_vocabulary, "holds no vocabulary"),
+    "no scheduler": (lambda f: shutil.rmtree(f / "scheduler"), "can't open"),
+    "weights of another shape": (swap_shape, "can't open"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_FOLDERS)
+def test_folders_that_are_no_model_are_told(saved: Path, tmp_path: Path, kind: str) -> None:
+    spoil, words = BAD_FOLDERS[kind]
+    folder = tmp_path / "m"
+    shutil.copytree(saved, folder)
+    spoil(folder)
+    told(lambda: load(folder), words)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("m.ckpt", b"\x80\x02x", "pickled checkpoint"),
+        ("m.bin", b"", "pickled checkpoint"),
+        ("m.txt", b"hello", "is not a model"),
+        ("m.safetensors", GOOD, "could not be opened as a Stable Diffusion checkpoint"),
+    ],
+)
+def test_files_that_are_no_model_are_told(tmp_path: Path, name: str, data: bytes, words: str) -> None:
+    (tmp_path / name).write_bytes(data)
+    told(lambda: load(tmp_path / name), words)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("tinny", "no model 'tinny'"),
+        ("./nowhere", "no model './nowhere'"),
+        ("/no/such/folder", "no model"),
+        ("a/b/c", "no model"),
+        ("x" * 300, "no model"),
+        ("~nobody-here/m", "no model"),
+        ("no-such-owner/no-such-model", "no-such-owner/no-such-model"),
+    ],
+)
+def test_names_that_are_no_model_are_told(name: str, words: str) -> None:
+    told(lambda: load(name), words)
+
+
+def test_an_unusable_device_is_told(saved: Path) -> None:
+    told(lambda: load(saved, device="abacus"), "device 'abacus'")
+
+
+def test_an_absent_variant_is_told(saved: Path) -> None:
+    told(lambda: load(saved, variant="fp8"), "can't open")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_saved_model_opens_in_fp32(tmp_path: Path, dtype: torch.dtype) -> None:
+    model = StableDiffusion(random_pipeline("v_prediction", seed=3), "x")
+    model.pipeline.to(dtype)
+    before = state_of(model)
+    opened = load(model.save(tmp_path / "übung m"))
+    assert {p.dtype for part in (opened.denoiser, opened.pipeline.vae) for p in part.parameters()} == {torch.float32}
+    assert same_state(state_of(opened), {name: tensor.float() for name, tensor in before.items()})
+    assert opened.prediction_type == "v_prediction"
+    assert "v_prediction, 16 px" in opened.describe()

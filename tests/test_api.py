@@ -1,0 +1,47 @@
+"""The front door, as the README shows it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from diffusers import StableDiffusionPipeline
+
+import gift
+from gift.models import TINY
+
+pytestmark = pytest.mark.skipif(not (TINY / "model_index.json").exists(), reason="the bundled model has not been exported yet")
+
+
+@pytest.mark.slow
+def test_load_immunize_save_attack(tmp_path: Path) -> None:
+    model = gift.load("tiny")
+    immune = gift.immunize(model, concept="mushroom", method="gift", steps=2, settle_steps=1, concept_pictures=8, safe_pictures=8)
+    folder = immune.save(tmp_path / "out")
+    StableDiffusionPipeline.from_pretrained(folder)
+    curve = gift.attack(immune, concept="mushroom", attack="lora", steps=3, evaluation_pictures=4, pictures=8)
+    assert [step for step, _ in curve] == [0, 3]
+    assert all(0 <= score <= 1 for _, score in curve)
+    assert (curve.save(tmp_path / "lora") / "pytorch_lora_weights.safetensors").exists()
+
+
+def test_several_concepts_share_the_batch() -> None:
+    from gift.bench.workbench import Workbench
+
+    bench = Workbench.of(gift.load("tiny"), ["mushroom", "style:openmoji"])
+    both = bench.concept_set(8)
+    assert both.weights is not None
+    assert len(both) == 8
+    assert any("mushroom" in p for p in both.prompts)
+    assert any("openmoji" in p for p in both.prompts)
+    assert not [p for p in bench.safe_set(20).prompts if "mushroom" in p or "openmoji" in p]
+
+
+@pytest.mark.parametrize("name", ["load", "immunize", "attack", "ATTACKS", "IMMUNIZERS", "Curve", "GiftError"])
+def test_public_names(name: str) -> None:
+    assert getattr(gift, name) is not None
+
+
+def test_unknown_names_are_attribute_errors() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = gift.nothing

@@ -1,0 +1,174 @@
+"""Files and folders are whole or absent, whatever fails in between (field failures 13, 23, 24)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gift.errors import GiftError
+from gift.files import LOCK, owned, whole_folder, write_bytes, write_json, write_text
+
+
+def full_disk(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def killed(child: Callable[[], object]) -> None:
+    """Runs `child` in a forked process that is expected to kill itself."""
+    process = os.fork()
+    if process == 0:
+        try:
+            child()
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(process, 0)
+    assert os.WTERMSIG(status) == signal.SIGKILL
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.binary(max_size=300), old=st.none() | st.binary(max_size=50))
+def test_bytes_come_back(tmp_path_factory: pytest.TempPathFactory, data: bytes, old: bytes | None) -> None:
+    file = tmp_path_factory.mktemp("w") / "in ner" / "übung.bin"
+    if old is not None:
+        write_bytes(file, old)
+    write_bytes(file, data)
+    assert tree(file.parent) == {"übung.bin": data}
+
+
+@pytest.mark.parametrize("call", ["os.replace", "os.fsync", "tempfile.mkstemp"])
+def test_a_failed_write_leaves_the_old_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    file = tmp_path / "a.txt"
+    write_text(file, "old")
+    with monkeypatch.context() as patch:
+        patch.setattr(call, full_disk)
+        with pytest.raises(GiftError, match=r"can't write .*a\.txt: No space left") as caught:
+            write_text(file, "new")
+    assert "\n" not in str(caught.value)
+    assert tree(tmp_path) == {"a.txt": b"old"}
+
+
+def test_a_file_for_a_parent_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("x")
+    with pytest.raises(GiftError, match="can't write"):
+        write_text(tmp_path / "a" / "b.txt", "x")
+
+
+@pytest.mark.parametrize("value", [float("nan"), [float("inf")], {"a": -float("inf")}])
+def test_json_has_no_nan(tmp_path: Path, value: Any) -> None:
+    file = tmp_path / "a.json"
+    write_json(file, {"ü": 1})
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(file, value)
+    assert file.read_text(encoding="utf-8") == '{\n "ü": 1\n}\n'
+
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_a_folder_is_replaced_as_a_whole(tmp_path: Path, existing: bool) -> None:
+    target = tmp_path / "deep" / "out"
+    if existing:
+        target.mkdir(parents=True)
+        (target / "old.txt").write_text("old")
+    with whole_folder(target) as part:
+        (part / "sub").mkdir()
+        (part / "sub" / "new.txt").write_text("new")
+        assert (target / "old.txt").exists() is existing
+    assert tree(tmp_path) == {"deep/out/sub/new.txt": b"new"}
+    assert [p.name for p in target.parent.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("error", [ValueError, OSError, KeyboardInterrupt, GiftError])
+def test_a_failed_block_leaves_the_old_folder_alone(tmp_path: Path, error: type[BaseException]) -> None:
+    target = tmp_path / "out"
+    target.mkdir()
+    (target / "old.txt").write_text("old")
+
+    def fail() -> None:
+        with whole_folder(target) as part:
+            (part / "new.txt").write_text("new")
+            raise error("no")
+
+    with pytest.raises(GiftError if error is OSError else error):
+        fail()
+    assert tree(tmp_path) == {"out/old.txt": b"old"}
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+def test_a_failed_rename_leaves_the_old_folder_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int) -> None:
+    target = tmp_path / "out"
+    target.mkdir()
+    (target / "old.txt").write_text("old")
+    calls, real = [], os.replace
+
+    def replace(*args: Any) -> None:
+        calls.append(args)
+        return full_disk() if len(calls) == failing else real(*args)
+
+    monkeypatch.setattr("os.replace", replace)
+    with pytest.raises(GiftError, match="can't write"), whole_folder(target) as part:
+        (part / "new.txt").write_text("new")
+    assert tree(tmp_path) == {"out/old.txt": b"old"}
+
+
+def test_a_killed_writer_leaves_the_old_folder_alone(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    target.mkdir()
+    (target / "old.txt").write_text("old")
+
+    def child() -> None:
+        with whole_folder(target) as part:
+            (part / "new.txt").write_text("half")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    killed(child)
+    assert tree(target) == {"old.txt": b"old"}
+    with whole_folder(target) as part:
+        (part / "new.txt").write_text("whole")
+    assert tree(target) == {"new.txt": b"whole"}
+
+
+@pytest.mark.parametrize("context", [whole_folder, owned])
+def test_a_file_is_not_a_folder(tmp_path: Path, context: Any) -> None:
+    (tmp_path / "a").write_text("mine")
+    for target, words in ((tmp_path / "a", "is a file"), (tmp_path / "a" / "b", "can't write")):
+        with pytest.raises(GiftError, match=words), context(target):
+            pass
+    assert (tmp_path / "a").read_text() == "mine"
+
+
+def test_a_folder_has_one_owner(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with owned(folder) as held:
+        assert held == folder
+        with pytest.raises(GiftError, match="in use by another gift run"), owned(folder):
+            pass
+        assert (folder / LOCK).exists()
+    assert not (folder / LOCK).exists()
+    with pytest.raises(ZeroDivisionError), owned(folder):
+        raise ZeroDivisionError
+    with owned(folder):
+        pass
+
+
+def test_a_killed_owner_locks_nobody_out(tmp_path: Path) -> None:
+    def child() -> None:
+        with owned(tmp_path):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    killed(child)
+    assert (tmp_path / LOCK).exists()
+    with owned(tmp_path):
+        pass
+    assert not (tmp_path / LOCK).exists()

@@ -1,0 +1,154 @@
+"""One optimiser and its guards: NaN never reaches the weights, and a state that was saved goes on bit for bit (15, 17, 22)."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import get_args
+
+import pytest
+import torch
+from accelerate import Accelerator
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from gift.errors import GiftError, NonFiniteError
+from gift.training.checkpoint import flatten, unflatten
+from gift.training.updates import OptimiserName, ScheduleName, Updater, check_loss, scheduled
+
+OPTIMISERS: tuple[OptimiserName, ...] = get_args(OptimiserName)
+BAD = [float("nan"), float("inf"), -float("inf")]
+
+
+@pytest.fixture(scope="module")
+def accelerator() -> Accelerator:
+    return Accelerator(cpu=True)
+
+
+def weights() -> list[nn.Parameter]:
+    generator = torch.Generator().manual_seed(0)
+    return [nn.Parameter(torch.randn(shape, generator=generator)) for shape in ((3, 4), (5,))]
+
+
+def loss_of(parameters: list[nn.Parameter], step: int = 0) -> torch.Tensor:
+    return torch.stack([(p - step).square().mean() + p.sin().sum() for p in parameters]).sum()
+
+
+def bits(parameters: list[nn.Parameter]) -> list[torch.Tensor]:
+    return [p.detach().clone() for p in parameters]
+
+
+@pytest.mark.parametrize(
+    ("name", "step", "steps", "warmup", "factor"),
+    [
+        ("constant", 0, 10, 0, 1.0),
+        ("constant", 9, 10, 0, 1.0),
+        ("constant", 0, 10, 4, 0.25),
+        ("constant", 3, 10, 4, 1.0),
+        ("linear", 0, 10, 0, 1.0),
+        ("linear", 5, 10, 0, 0.5),
+        ("linear", 9, 10, 0, 0.1),
+        ("linear", 4, 10, 4, 1.0),
+        ("linear", 7, 10, 4, 0.5),
+        ("cosine", 0, 10, 0, 1.0),
+        ("cosine", 5, 10, 0, 0.5),
+        ("cosine", 9, 10, 0, 0.5 * (1 + math.cos(0.9 * math.pi))),
+        ("cosine", 1, 2, 9, 2 / 9),
+    ],
+)
+def test_schedules(name: ScheduleName, step: int, steps: int, warmup: int, factor: float) -> None:
+    assert scheduled(name, step, steps, warmup) == pytest.approx(factor, abs=1e-6)
+
+
+@given(st.sampled_from(get_args(ScheduleName)), st.integers(1, 200), st.integers(0, 250))
+def test_schedules_rise_to_the_rate_and_never_rise_again(name: ScheduleName, steps: int, warmup: int) -> None:
+    factors = [scheduled(name, step, steps, warmup) for step in range(steps)]
+    assert all(0 <= f <= 1 for f in factors)
+    assert factors[:warmup] == sorted(factors[:warmup])
+    assert factors[warmup:] == sorted(factors[warmup:], reverse=True)
+
+
+def test_it_is_plain_adamw_with_clipping(accelerator: Accelerator) -> None:
+    ours, plain = weights(), weights()
+    updater = Updater(ours, rate=0.1, decay=0.01, clip=0.5, accelerator=accelerator)
+    optimiser = torch.optim.AdamW(plain, lr=0.1, weight_decay=0.01)
+    for step in range(4):
+        norm = updater.descend(loss_of(ours, step), 1 - step / 4)
+        optimiser.zero_grad()
+        loss_of(plain, step).backward()
+        assert norm == pytest.approx(float(torch.cat([p.grad.flatten() for p in plain if p.grad is not None]).norm()))
+        nn.utils.clip_grad_norm_(plain, 0.5)
+        optimiser.param_groups[0]["lr"] = 0.1 * (1 - step / 4)
+        optimiser.step()
+        assert all(torch.equal(a, b) for a, b in zip(ours, plain, strict=True))
+
+
+@pytest.mark.parametrize(("clip", "moved"), [(None, 3.0), (10.0, 3.0), (0.5, 0.5)])
+def test_clipping_bounds_the_step(accelerator: Accelerator, clip: float | None, moved: float) -> None:
+    weight = nn.Parameter(torch.zeros(1))
+    updater = Updater([weight], name="sgd", rate=1.0, clip=clip, accelerator=accelerator)
+    assert updater.descend(3 * weight.sum()) == pytest.approx(3.0)
+    assert weight.item() == pytest.approx(-moved, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_a_state_goes_on_bit_for_bit(accelerator: Accelerator, name: OptimiserName) -> None:
+    def fresh(parameters: list[nn.Parameter]) -> Updater:
+        return Updater(parameters, name=name, rate=0.05, decay=0.01, accelerator=accelerator)
+
+    whole, parts = weights(), weights()
+    updater = fresh(whole)
+    for step in range(6):
+        updater.descend(loss_of(whole, step))
+    first = fresh(parts)
+    for step in range(3):
+        first.descend(loss_of(parts, step))
+    tensors: dict[str, torch.Tensor] = {}
+    layout = json.loads(json.dumps(flatten(first.state(), tensors)))
+    copied = {key: tensor.clone() for key, tensor in tensors.items()}
+    again = [nn.Parameter(p.detach().clone()) for p in parts]
+    second = fresh(again)
+    second.load_state(unflatten(layout, copied))
+    for step in range(3, 6):
+        second.descend(loss_of(again, step))
+    assert all(torch.equal(a, b) for a, b in zip(whole, again, strict=True))
+
+
+@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_what_is_not_finite_never_reaches_the_weights(accelerator: Accelerator, bad: float, where: str) -> None:
+    parameters = weights()
+    updater = Updater(parameters, rate=0.1, accelerator=accelerator)
+    updater.descend(loss_of(parameters))
+    before, state = bits(parameters), json.dumps(flatten(updater.state(), {}))
+    loss = loss_of(parameters)
+    if where == "loss":
+        loss = loss * bad
+    else:
+        loss.register_hook(lambda gradient: gradient * bad)  # a finite loss with a broken gradient
+    with pytest.raises(NonFiniteError, match=f"the {where} is .*lower the learning rate") as caught:
+        updater.descend(loss)
+    assert caught.value.exit_code == 3
+    assert all(torch.equal(a, b) for a, b in zip(before, parameters, strict=True))
+    assert json.dumps(flatten(updater.state(), {})) == state
+    updater.descend(loss_of(parameters))  # a whole step still works
+    assert all(torch.isfinite(p).all() for p in parameters)
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_one_bad_sample_is_enough(bad: float) -> None:
+    check_loss(torch.zeros(3))
+    with pytest.raises(NonFiniteError, match="this is"):
+        check_loss(torch.tensor([1.0, bad, 2.0]), "this")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_precision_are_refused(accelerator: Accelerator, dtype: torch.dtype) -> None:
+    with pytest.raises(GiftError, match="load the model in fp32"):
+        Updater([*weights(), nn.Parameter(torch.zeros(2, dtype=dtype))], rate=0.1, accelerator=accelerator)
+
+
+def test_nothing_to_train_is_refused(accelerator: Accelerator) -> None:
+    with pytest.raises(GiftError, match="nothing to train"):
+        Updater([], rate=0.1, accelerator=accelerator)
