@@ -1,0 +1,42 @@
+# `make demo` and `make test` do all the set-up on a machine with python3 (3.11 or newer), make and git.
+PYTHON ?= python3
+CONCEPT ?= mushroom
+SEED ?= 0
+OUTPUT ?= demo
+BIN := .venv/bin
+READY := .venv/.ready
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: help venv demo test check bench clean
+
+help:
+	@echo "make demo   immunize, attack, measure, report (CONCEPT=$(CONCEPT) SEED=$(SEED) OUTPUT=$(OUTPUT))"
+	@echo "make test   the tests"
+	@echo "make check  ruff and mypy"
+	@echo "make bench  what a defence costs beside plain fine-tuning"
+	@echo "make clean  remove .venv and caches"
+
+venv: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "gift needs Python 3.11 or newer; set PYTHON=..."; exit 1; }
+	@$(PYTHON) -m venv .venv || { echo "no venv module; install python3-venv"; exit 1; }
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/gift demo --concept "$(CONCEPT)" --seed $(SEED) --output "$(OUTPUT)"
+
+test: $(READY)
+	$(BIN)/pytest
+
+check: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: $(READY)
+	$(BIN)/python -m gift.bench.speed
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
