@@ -75,7 +75,7 @@ def test_no_safe_prompt_shows_any_of_several_concepts(art_model: str) -> None:
     assert bench.shown(Ask("", 0, "bat", "noto"))
     assert not bench.shown(Ask("", 0, "bat", "openmoji"))
     prompts = bench.safe_set(60).prompts
-    assert not [p for p in prompts if "noto" in p or any(art.object(f).noun == p.split(" in ")[0] for f in foods)]
+    assert not [p for p in prompts if "in noto style" in p or any(art.object(f).noun == p.split(" in ")[0] for f in foods)]
 
 
 def test_no_safe_line_names_any_of_several_free_concepts(random_model: StableDiffusion) -> None:
@@ -115,9 +115,11 @@ def test_a_users_folder_comes_first_and_bare_pictures_are_called_by_the_concept(
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
 
 
-def test_bare_safe_pictures_are_an_error(random_model: StableDiffusion, folder: Path) -> None:
-    with pytest.raises(GiftError, match="no caption"):
-        Workbench.of(random_model, "fox").safe_set(50, folder)
+def test_bare_safe_pictures_have_no_caption_and_are_counted(random_model: StableDiffusion, folder: Path) -> None:
+    said: list[str] = []
+    found = Workbench.of(random_model, "fox", say=said.append).safe_set(50, folder)
+    assert found.prompts == ["", "picture 1", "picture 2"]
+    assert "1 with the default caption" in said[0]
 
 
 def test_evaluation_prompts_follow_the_seed(art_model: str) -> None:
