@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ CHANGES: dict[str, Change] = {
     "degrade": degrade,
     "degrade hard": partial(degrade, noise=2.0),
 }
-STILL = {"degrees": 0.0, "scale": (1.0, 1.0), "shift": 0.0}
+STILL: dict[str, Any] = {"degrees": 0.0, "scale": (1.0, 1.0), "shift": 0.0}
 TABLE = pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 
 
