@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import signal
 from collections.abc import Callable
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -172,3 +174,16 @@ def test_a_killed_owner_locks_nobody_out(tmp_path: Path) -> None:
     with owned(tmp_path):
         pass
     assert not (tmp_path / LOCK).exists()
+
+
+def test_a_lock_whose_name_was_taken_away_holds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another run ends, and removes the lock file, between this one's open and its flock."""
+    real = fcntl.flock
+
+    def late(handle: TextIOWrapper, how: int) -> None:
+        (tmp_path / LOCK).unlink()
+        real(handle, how)
+
+    monkeypatch.setattr("gift.files.fcntl.flock", late)
+    with pytest.raises(GiftError, match="in use by another gift run"), owned(tmp_path):
+        pass

@@ -118,6 +118,9 @@ def owned(folder: Path) -> Iterator[Path]:
     with handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # A run that ended between our open and our lock took the file's name away: what we hold would keep nobody out.
+            if not (folder / LOCK).exists() or not os.path.samestat(os.fstat(handle.fileno()), (folder / LOCK).stat()):
+                raise BlockingIOError
         except OSError as error:
             raise GiftError(f"{folder} is in use by another gift run; wait for it or choose another --output") from error
         try:
