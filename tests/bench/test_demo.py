@@ -1,0 +1,77 @@
+"""The main job end to end, on the bundled model with very small settings."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from diffusers import StableDiffusionPipeline
+
+from gift.bench.config import METHODS, DemoConfig
+from gift.bench.demo import Demo
+from gift.bench.result import Writer
+from gift.errors import GiftError
+from gift.models import TINY
+from gift.report.page import write_page
+from gift.training.progress import Silent
+
+KEYS = {
+    "method", "attack", "concept", "seed", "score_before", "score_after", "curve", "relearning_reduction", "steps_to_recover",
+    "safe_accuracy", "fid", "defence_seconds", "attack_seconds", "peak_mb", "flags",
+}  # fmt: skip
+TIMES = {"defence_seconds", "attack_seconds", "peak_mb"}
+SMALL = DemoConfig(
+    steps=4,
+    concept_pictures=6,
+    safe_pictures=8,
+    attack_pictures=6,
+    evaluation_pictures=6,
+    safe_evaluation_pictures=8,
+    method_options={
+        "esd": {"steps": 2},
+        "ascent": {"steps": 2},
+        "imma": {"steps": 2},
+        "gift": {"steps": 2, "settle_steps": 1, "attacker": {"steps": 2}},
+    },
+)
+needs_model = pytest.mark.skipif(not (TINY / "model_index.json").exists(), reason="the bundled model has not been exported yet")
+
+
+class StopAtMethod(Silent):
+    """Stops the run when a method begins."""
+
+    def say(self, text: str) -> None:
+        if text.startswith("imma:"):
+            raise KeyboardInterrupt
+
+
+def finish(folder: Path) -> dict[str, Any]:
+    demo = Demo(SMALL, folder)
+    return Writer(demo, demo.run()).write()
+
+
+@needs_model
+@pytest.mark.slow
+def test_rows_page_and_model_and_an_interrupted_run_goes_on(tmp_path: Path) -> None:
+    whole = finish(tmp_path / "whole")
+    assert all(set(row) == KEYS for row in whole["rows"])
+    assert [(r["method"], r["attack"]) for r in whole["rows"]] == [(m, a) for m in METHODS for a in ("lora", "full")]
+    assert json.loads((tmp_path / "whole" / "result.json").read_text()) == whole
+    assert write_page(tmp_path / "whole").is_file()
+    StableDiffusionPipeline.from_pretrained(tmp_path / "whole" / "model")
+
+    with pytest.raises(KeyboardInterrupt):
+        Demo(SMALL, tmp_path / "cut", StopAtMethod()).run()
+    kept = sorted((tmp_path / "cut" / "work" / "pieces").iterdir())
+    times = [piece.stat().st_mtime_ns for piece in kept]
+    resumed = finish(tmp_path / "cut")
+    assert [piece.stat().st_mtime_ns for piece in kept] == times, "finished pieces were computed again"
+    for one, other in zip(whole["rows"], resumed["rows"], strict=True):
+        assert {k: v for k, v in one.items() if k not in TIMES} == {k: v for k, v in other.items() if k not in TIMES}
+
+
+def test_an_unknown_method_is_told_before_anything_is_loaded(tmp_path: Path) -> None:
+    with pytest.raises(GiftError, match="no method 'magic'"):
+        Demo(DemoConfig(methods=("magic",)), tmp_path)
