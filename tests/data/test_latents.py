@@ -204,3 +204,12 @@ def test_a_model_that_draws_nan_is_an_error(random_model: StableDiffusion) -> No
         next(random_model.denoiser.parameters()).fill_(float("nan"))
     with pytest.raises(NonFiniteError):
         draw_set(random_model, [Ask("a fox", 0)], steps=2)
+
+
+def test_fresh_and_cached_latents_have_one_memory_layout(random_model: StableDiffusion, tmp_path: Path) -> None:
+    """Another layout takes another convolution kernel, and a resumed run would not end bit-identical."""
+    images = torch.randint(256, (3, 3, 16, 16), dtype=torch.uint8)
+    fresh = encode_set(random_model, images, ["a", "b", "c"], tmp_path)
+    cached = encode_set(random_model, images, ["a", "b", "c"], tmp_path)
+    assert fresh.latents.stride() == cached.latents.stride()
+    assert fresh.latents.is_contiguous()

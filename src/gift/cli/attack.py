@@ -56,11 +56,10 @@ def attack(
     make_attack(chosen.attack, {"steps": chosen.steps, **chosen.options})
     reporter = Live()
     with output_folder(output) as folder:
-        notes = check_pictures(chosen.concept_images)
+        check_pictures(chosen.concept_images, skip_bad_images=chosen.skip_bad_images)
         opened = load(chosen.model)
         _ = Workbench.of(opened, chosen.concept, chosen.seed).scorer  # told before anything is written
-        for note in [*notes, opened.describe()]:
-            reporter.say(note)
+        reporter.say(opened.describe())
         write_config(folder, "attack", chosen.model_dump(mode="json"))
         rest = chosen.model_dump(exclude={"model", "options"})
         curve = run(

@@ -109,17 +109,14 @@ def output_folder(folder: Path) -> Iterator[Path]:
         yield held
 
 
-def check_pictures(concept_images: Path | None, safe_images: Path | None = None) -> list[str]:
-    """Verifies the user's picture folders before a model is opened; gives what to tell: counts and warnings.
+def check_pictures(*folders: Path | None, skip_bad_images: bool = False) -> None:
+    """Verifies the user's picture folders before a model is opened.
 
     Raises:
-        GiftError: a folder without usable pictures, or safe pictures without captions.
+        GiftError: a folder without pictures that can be used.
     """
     from gift.data.folder import scan_folder
 
-    lines = []
-    for folder, caption in ((concept_images, ""), (safe_images, None)):
+    for folder in folders:
         if folder:
-            scan = scan_folder(folder, default_caption=caption)
-            lines += [f"{folder}: {scan.summary()}", *scan.warnings]
-    return lines
+            scan_folder(folder, default_caption="", skip_bad_images=skip_bad_images)

@@ -52,11 +52,10 @@ def immunize(
     methods = make_immunizers(chosen.method, chosen.options)
     reporter = Live()
     with output_folder(output) as folder:
-        notes = check_pictures(chosen.concept_images, chosen.safe_images)
+        check_pictures(chosen.concept_images, chosen.safe_images, skip_bad_images=chosen.skip_bad_images)
         opened = load(chosen.model)
         Workbench.of(opened, chosen.concept, chosen.seed)  # an unknown concept is told before anything is written
-        for note in [*notes, opened.describe()]:
-            reporter.say(note)
+        reporter.say(opened.describe())
         write_config(folder, "immunize", chosen.model_dump(mode="json"))
         rest = chosen.model_dump(exclude={"model", "options"})
         with Meter() as meter:

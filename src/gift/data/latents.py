@@ -55,6 +55,7 @@ class LatentSet:
 def _set(model: DenoisingModel, latents: torch.Tensor, prompts: Sequence[str]) -> LatentSet:
     if not torch.isfinite(latents).all():
         raise NonFiniteError("the latents hold NaN or infinite values; use the VAE in fp32 and look at the pictures")
+    latents = latents.contiguous()  # a cached set has no other layout, and another layout rounds differently
     distinct = list(dict.fromkeys(prompts))
     row = {prompt: i for i, prompt in enumerate(distinct)}
     which = torch.tensor([row[prompt] for prompt in prompts], device=latents.device)

@@ -1,0 +1,147 @@
+"""The verbs on a user's own Stable Diffusion folder and pictures; interruption of a real process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from diffusers import StableDiffusionPipeline
+from PIL import Image
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from gift.cli.main import app
+from gift.models.sd import StableDiffusion
+
+WEIGHTS = Path("model/unet/diffusion_pytorch_model.safetensors")
+
+
+@pytest.fixture
+def mine(random_model: StableDiffusion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model and two picture folders of a user's."""
+    random_model.save(tmp_path / "my model")
+    for folder, colour in (("concept", "red"), ("safe", "blue")):
+        (tmp_path / folder).mkdir()
+        for i in range(3):
+            picture = Image.new("RGB", (20, 18), colour)
+            picture.putpixel((i, i), (0, 255, 0))
+            picture.save(tmp_path / folder / f"{i}.png")
+            (tmp_path / folder / f"{i}.txt").write_text(f"{colour} {i}")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def immunize(*more: str) -> list[str]:
+    return ["immunize", "my model", "--concept", "a red square", "--concept-images", "concept", "--safe-images", "safe", *more]
+
+
+def test_immunize_with_the_users_own_model_and_pictures(mine: Path) -> None:
+    done = CliRunner().invoke(app, immunize("--set", "steps=2", "--set", "attacker.steps=1", "--output", "out", "--seed", "3"))
+    assert done.exit_code == 0, done.output
+    assert "3 pictures" in done.stderr
+    StableDiffusionPipeline.from_pretrained(mine / "out" / "model")
+    record = json.loads((mine / "out" / "immunize.json").read_text())
+    assert record["methods"][0]["arguments"]["steps"] == 2
+    assert not list((mine / "out").glob("work/steps/*"))
+    before = load_file(mine / "my model" / "unet" / WEIGHTS.name)
+    after = load_file(mine / "out" / WEIGHTS)
+    assert any(not torch.equal(before[key], after[key]) for key in before)
+
+
+def test_the_written_configuration_repeats_the_run_and_flags_go_over_it(mine: Path) -> None:
+    runner = CliRunner()
+    assert runner.invoke(app, immunize("--set", "steps=1", "--output", "one")).exit_code == 0
+    again = runner.invoke(app, ["immunize", "--config", "one/config.yaml", "--output", "two"])
+    assert again.exit_code == 0, again.output
+    assert (mine / "one" / WEIGHTS).read_bytes() == (mine / "two" / WEIGHTS).read_bytes()
+    assert runner.invoke(app, ["immunize", "--config", "one/config.yaml", "--output", "three", "--seed", "9"]).exit_code == 0
+    assert yaml.safe_load((mine / "three" / "config.yaml").read_text())["seed"] == 9
+    assert (mine / "one" / WEIGHTS).read_bytes() != (mine / "three" / WEIGHTS).read_bytes()
+
+
+def test_without_pictures_the_model_draws_its_own(mine: Path) -> None:
+    config = {"model": "my model", "concept": "fox", "concept_pictures": 2, "safe_pictures": 2, "options": {"steps": 1}}
+    (mine / "run.yaml").write_text(yaml.safe_dump(config))
+    done = CliRunner().invoke(app, ["immunize", "--config", "run.yaml", "--output", "out"])
+    assert done.exit_code == 0, done.output
+    assert (mine / "out" / WEIGHTS).exists()
+
+
+def test_zero_steps_change_nothing(mine: Path) -> None:
+    done = CliRunner().invoke(app, immunize("--set", "steps=0", "--output", "out"))
+    assert done.exit_code == 0, done.output
+    before, after = load_file(mine / "my model" / "unet" / WEIGHTS.name), load_file(mine / "out" / WEIGHTS)
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_a_concept_that_nothing_recognises_is_told(mine: Path) -> None:
+    done = CliRunner().invoke(app, ["attack", "my model", "--concept", "fox", "--output", "out"])
+    assert done.exit_code == 2
+    assert "nothing here can recognise 'fox'" in done.stderr
+
+
+@pytest.mark.parametrize("folder", ["empty", "gone"])
+def test_an_empty_or_missing_picture_folder_is_told(mine: Path, folder: str) -> None:
+    (mine / "empty").mkdir()
+    done = CliRunner().invoke(app, ["immunize", "my model", "--concept", "fox", "--concept-images", folder, "--output", "out"])
+    assert done.exit_code == 2
+    assert done.stderr.count("gift: ") == 1
+    assert folder in done.stderr
+
+
+def test_unreadable_pictures_stop_or_are_skipped(mine: Path) -> None:
+    (mine / "concept" / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    runner = CliRunner()
+    stopped = runner.invoke(app, immunize("--set", "steps=1", "--output", "out"))
+    assert stopped.exit_code == 2
+    assert "bad.png" in stopped.stderr
+    assert runner.invoke(app, immunize("--set", "steps=1", "--output", "out", "--skip-bad-images")).exit_code == 0
+
+
+def test_generate_writes_a_picture(mine: Path) -> None:
+    arguments = [
+        "generate",
+        "my model",
+        "--prompt",
+        "a fox",
+        "--prompt",
+        "the sea",
+        "--count",
+        "3",
+        "--steps",
+        "2",
+        "--output",
+        "x.png",
+    ]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    with Image.open(mine / "x.png") as picture:
+        assert picture.size == (48, 32)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_process_leaves_a_run_that_goes_on_to_the_same_weights(mine: Path, sign: signal.Signals) -> None:
+    arguments = [sys.executable, "-m", "gift.cli.main", *immunize("--set", "steps=240")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([*arguments, "--output", "cut"], stderr=subprocess.PIPE, text=True, env=environment)
+    deadline = time.monotonic() + 120
+    while not list(mine.glob("cut/work/steps/*/step-*")):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline, "no checkpoint within two minutes"
+        time.sleep(0.02)
+    process.send_signal(sign)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "the same command goes on" in said
+    assert not (mine / "cut" / "model").exists()
+    for output in ("cut", "whole"):
+        subprocess.run([*arguments, "--output", output], check=True, capture_output=True, env=environment)
+    assert (mine / "cut" / WEIGHTS).read_bytes() == (mine / "whole" / WEIGHTS).read_bytes()
