@@ -43,11 +43,11 @@ def recogniser(steps: int = 3000) -> None:
 
 
 @app.command()
-def denoiser(steps: int = 16000, warm: bool = False) -> None:
+def denoiser(steps: int = 16000, warm: bool = False, compiled: bool = False) -> None:
     """Train UNet and text encoder (resumable; raise --steps to go on, --warm starts from the shipped weights)."""
     from .denoiser import train
 
-    train(steps, warm)
+    train(steps, warm, compiled)
 
 
 @app.command()

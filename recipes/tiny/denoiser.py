@@ -20,7 +20,7 @@ from .text import make_text_encoder, make_tokenizer
 
 BATCH = 48
 VARIANTS = 4  # slightly moved versions of each drawing; without them the model knows one picture a pair
-ORIGINALS = 0.5  # share of a batch that is the drawing as it is
+ORIGINALS = 0.9  # share of a batch that is the drawing as it is; at 0.5 nothing but blobs was learned in 3,700 steps
 
 
 def make_scheduler() -> DDIMScheduler:
@@ -95,7 +95,7 @@ def warm_start(model: nn.ModuleDict) -> None:
     print("started from the shipped weights", flush=True)
 
 
-def train(steps: int, warm: bool = False) -> None:
+def train(steps: int, warm: bool = False, compiled: bool = False) -> None:
     """Trains to `steps`, resuming if it can; with `warm`, a run without a checkpoint starts from the shipped weights."""
     art = load_art()
     data, objects, styles = latents()
@@ -103,6 +103,7 @@ def train(steps: int, warm: bool = False) -> None:
     if warm and not (WORK / "denoiser.pt").exists():
         warm_start(model)
     text_encoder: CLIPTextModel = model["text_encoder"]
+    unet = torch.compile(model["unet"]) if compiled else model["unet"]
     scheduler = make_scheduler()
     run = Run(WORK / "denoiser.pt", model, peak=1e-3, steps=steps, ema=0.9995)
 
@@ -117,7 +118,7 @@ def train(steps: int, warm: bool = False) -> None:
         # Stratified timesteps: the same uniform distribution with less variance.
         t = ((torch.arange(BATCH) + torch.rand(BATCH, generator=generator)) / BATCH * 1000).long().clamp(max=999)
         noisy = scheduler.add_noise(clean, noise, t)
-        out = model["unet"](noisy, t, text_encoder(ids).last_hidden_state).sample
+        out = unet(noisy, t, text_encoder(ids).last_hidden_state).sample
         return (out - scheduler.get_velocity(clean, noise, t)).square().mean()
 
     run.go(loss)
