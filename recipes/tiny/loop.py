@@ -13,7 +13,7 @@ from torch import nn
 from .config import SEED
 
 
-def rate(step: int, steps: int, peak: float, warmup: int = 200, decay: float = 0.2) -> float:
+def rate(step: int, steps: int, peak: float, warmup: int = 200, decay: float = 0.3) -> float:
     """Warm-up, constant, then a linear fall to zero over the last `decay` of the steps (so that a run can be lengthened)."""
     fall = (steps - step) / max(1.0, decay * steps)
     return peak * min(1.0, (step + 1) / warmup, max(fall, 0.0))

@@ -1,0 +1,112 @@
+"""The demo on random weights: the protocol's books, without the bundled model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gift.bench.config import DemoConfig
+from gift.bench.demo import Demo
+from gift.bench.result import Writer
+from gift.errors import GiftError, Interrupted
+from gift.report.page import write_page
+from gift.training.progress import Silent
+
+Small = Callable[..., dict[str, Any]]
+TIMES = {"defence_seconds", "attack_seconds", "peak_mb"}
+
+
+class StopAfter(Silent):
+    """Stops at the n-th training step of the whole demo, wherever that is."""
+
+    def __init__(self, n: int, error: type[BaseException]) -> None:
+        self.left, self.error = n, error
+
+    def step(self, done: int, logs: object) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise self.error
+
+
+def brightness(images: torch.Tensor) -> list[float]:
+    """Stands in for the recogniser: differs wherever a picture does."""
+    return [float(image.float().mean() / 255) for image in images]
+
+
+def make(options: dict[str, Any], folder: Path, reporter: Silent | None = None) -> Demo:
+    demo = Demo(DemoConfig(**options), folder, reporter)
+    demo.scorer = brightness  # type: ignore[assignment]
+    return demo
+
+
+def finish(options: dict[str, Any], folder: Path) -> dict[str, Any]:
+    demo = make(options, folder)
+    return Writer(demo, demo.run()).write()
+
+
+def measured(record: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{key: value for key, value in row.items() if key not in TIMES} for row in record["rows"]]
+
+
+@pytest.fixture
+def whole(small: Small, tmp_path: Path) -> dict[str, Any]:
+    return finish(small(), tmp_path / "whole")
+
+
+def test_the_controls_are_always_there_and_the_page_opens(whole: dict[str, Any], tmp_path: Path) -> None:
+    assert [(r["method"], r["attack"]) for r in whole["rows"]] == [
+        (method, attack) for method in ("original", "esd", "ascent", "gift") for attack in ("lora", "full")
+    ]
+    assert {name for m in whole["methods"] for name in m["arguments"]} == {"none", "esd", "ascent", "gift"}
+    assert all(0 <= s["score"] <= 1 for s in whole["samples"])
+    assert all((tmp_path / "whole" / grid["file"]).is_file() for grid in whole["grids"])
+    assert write_page(tmp_path / "whole").is_file()
+
+
+@pytest.mark.parametrize(("after", "error"), [(2, KeyboardInterrupt), (11, Interrupted), (20, KeyboardInterrupt)])
+def test_a_demo_that_is_stopped_anywhere_goes_on_to_the_same_rows(
+    small: Small, whole: dict[str, Any], tmp_path: Path, after: int, error: type[BaseException]
+) -> None:
+    with pytest.raises(error):
+        make(small(), tmp_path / "cut", StopAfter(after, error)).run()
+    assert not (tmp_path / "cut" / "result.json").exists()
+    assert measured(finish(small(), tmp_path / "cut")) == measured(whole)
+
+
+def test_a_concept_that_the_original_never_draws_shows_nothing(small: Small, tmp_path: Path) -> None:
+    demo = make(small(), tmp_path)
+    demo.scorer = lambda images: [0.0] * len(images)  # type: ignore[assignment]
+    with pytest.raises(GiftError, match="never draws 'category:food'"):
+        demo.run()
+
+
+@pytest.mark.parametrize("part", ["esd", "gift"])
+def test_options_of_any_part_of_a_chain_count_in_what_is_kept_and_told(small: Small, tmp_path: Path, part: str) -> None:
+    changed = {**small()["method_options"], part: {"steps": 2}}
+    one, other = Demo(DemoConfig(**small()), tmp_path), Demo(DemoConfig(**small(method_options=changed)), tmp_path)
+    assert one.settings("esd+gift") != other.settings("esd+gift")
+    assert {m.name: m.steps for m in other.methods("esd+gift")}[part] == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"methods": ("magic",)}, "no method 'magic'"),
+        ({"attacks": ("magic",)}, "no attack 'magic'"),
+        ({"method_options": {"magic": {}}}, "method_options 'magic'"),
+        ({"method_options": {"gift": {"speed": 1}}}, "option of method 'gift' 'speed'"),
+        ({"attack_options": {"lara": {}}}, "did you mean lora"),
+        ({"attack_options": {"lora": {"rate": "fast"}}}, "rate"),
+        ({"concept": "mushrom"}, "did you mean mushroom"),
+    ],
+)
+def test_what_cannot_run_is_told_before_anything_is_computed(
+    small: Small, tmp_path: Path, changes: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(GiftError, match=says):
+        Demo(DemoConfig(**small(**changes)), tmp_path)
+    assert not list(tmp_path.glob("work/*"))
