@@ -35,6 +35,16 @@ def autoencoder(steps: int = 5200) -> None:
 
 
 @app.command()
+def decoder(steps: int = 4000) -> None:
+    """Train the autoencoder's decoder on, on frozen latents (resumable)."""
+    from .autoencoder import measure
+    from .decoder import train
+
+    train(steps)
+    measure()
+
+
+@app.command()
 def recogniser(steps: int = 3000) -> None:
     """Train the recogniser (resumable) and measure it."""
     from .recogniser import train

@@ -79,8 +79,11 @@ def train(steps: int) -> None:
     run.go(loss)
 
 
-def load() -> AutoencoderKL:
+def load(refined: bool = True) -> AutoencoderKL:
     """The trained autoencoder (averaged weights), frozen, with its latent scale set; without a checkpoint, the shipped one.
+
+    Args:
+        refined: with the decoder that was trained on, if there is one.
 
     Raises:
         OSError: it was neither trained nor shipped.
@@ -91,6 +94,9 @@ def load() -> AutoencoderKL:
     model = build()
     state = torch.load(checkpoint, weights_only=True)
     model.load_state_dict(state["average"])
+    if refined and (WORK / "decoder.pt").exists():
+        better = torch.load(WORK / "decoder.pt", weights_only=True)["average"]
+        model.load_state_dict(better, strict=False)
     model.eval().requires_grad_(False)
     art = load_art()
     images = torch.cat([art.atlas(style) for style in art.trained_styles])

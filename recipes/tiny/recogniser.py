@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from gift.data.art import Art, load_art
-from gift.data.augment import degrade, move, recolour
+from gift.data.augment import coarsen, degrade, move, recolour
 from gift.metrics.recogniser import Recogniser, RecogniserConfig
 from gift.pixels import as_float
 
@@ -30,7 +30,7 @@ def everything(art: Art) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torc
 
 def augmented(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """uint8 pictures to augmented floats, as the recogniser is trained and tested on."""
-    return degrade(recolour(move(as_float(images), generator), generator), generator)
+    return degrade(coarsen(recolour(move(as_float(images), generator), generator), generator), generator)
 
 
 def vocabulary(art: Art) -> tuple[str, ...]:

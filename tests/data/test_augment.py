@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gift.data.art import load_art
-from gift.data.augment import degrade, move, recolour, uniform
+from gift.data.augment import coarsen, degrade, move, recolour, uniform
 from gift.pixels import as_float
 
 Change = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
@@ -19,6 +19,8 @@ CHANGES: dict[str, Change] = {
     "move far": partial(move, degrees=180, scale=(0.3, 3), shift=0.5),
     "recolour": recolour,
     "recolour hard": partial(recolour, strength=1.0),
+    "coarsen": coarsen,
+    "coarsen hard": partial(coarsen, factors=(0.25, 0.1)),
     "degrade": degrade,
     "degrade hard": partial(degrade, noise=2.0),
 }

@@ -68,6 +68,27 @@ def recolour(images: torch.Tensor, generator: torch.Generator, *, strength: floa
     return out.clamp(-1, 1)
 
 
+def coarsen(images: torch.Tensor, generator: torch.Generator, *, factors: tuple[float, ...] = (1, 1, 0.75, 0.5)) -> torch.Tensor:
+    """Shrinks each picture by one of `factors`, drawn evenly, and blows it up again: small detail is gone, shapes and colours stay.
+
+    Args:
+        images: float (N, C, H, W) in [-1, 1].
+        generator: the source of all randomness.
+        factors: share of the side that is kept; 1 leaves the picture as it is.
+
+    Returns:
+        float (N, C, H, W) in [-1, 1].
+    """
+    choice = torch.randint(len(factors), (len(images),), generator=generator)
+    out = images.clone()
+    for i, factor in enumerate(factors):
+        which = choice == i
+        if factor < 1 and which.any():
+            small = F.interpolate(images[which], scale_factor=factor, mode="bilinear", antialias=True, align_corners=False)
+            out[which] = F.interpolate(small, images.shape[-2:], mode="bilinear", align_corners=False)
+    return out
+
+
 def degrade(images: torch.Tensor, generator: torch.Generator, *, noise: float = 0.1) -> torch.Tensor:
     """Blurs (half of the pictures), adds noise and hides a rectangle, so that a recogniser does not lean on clean edges.
 
