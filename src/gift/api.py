@@ -91,6 +91,8 @@ def attack(
     steps: int = 150,
     seed: int = 0,
     concept_images: Path | str | None = None,
+    harmless_images: Path | str | None = None,
+    base: DenoisingModel | str | Path | None = None,
     pictures: int = 64,
     evaluation_pictures: int = 36,
     skip_bad_images: bool = False,
@@ -108,6 +110,8 @@ def attack(
         steps: of the attack.
         seed: of all draws.
         concept_images: the attacker's pictures; without it, bundled drawings.
+        harmless_images: other pictures, for attacks that hide the concept among them; without it, bundled drawings.
+        base: a public model, or what `load` takes, for attacks that lean on one.
         pictures: how many bundled drawings (choice).
         evaluation_pictures: pictures a score (choice).
         skip_bad_images: go on without pictures that can't be read, rather than stop.
@@ -125,9 +129,16 @@ def attack(
     bench = Workbench.of(model, concept, seed, say=say, skip_bad_images=skip_bad_images)
     scorer = bench.scorer
     data = bench.attack_set(pictures, Path(concept_images) if concept_images else None, cache)
-    kept = Checkpoints(work, {"attack": repr(how), "concept": concept, "seed": seed, "model": model.source}) if work else None
+    harmless = None
+    if how.needs_harmless:
+        harmless = bench.harmless_set(pictures, Path(harmless_images) if harmless_images else None, cache)
+    if base is not None and not isinstance(base, DenoisingModel):
+        base = load(base)
+    settings = {"attack": repr(how), "concept": concept, "seed": seed, "model": model.source}
+    kept = Checkpoints(work, settings | ({"base": base.source} if base else {})) if work else None
+    asks = bench.asks(evaluation_pictures)
     trial = attack_and_score(
-        model, how, data, bench.asks(evaluation_pictures), scorer, seed=seed, checkpoints=kept, reporter=reporter
+        model, how, data, asks, scorer, seed=seed, harmless=harmless, base=base, checkpoints=kept, reporter=reporter
     )
     if kept:
         kept.clear()

@@ -4,50 +4,162 @@ from __future__ import annotations
 
 import math
 import pickle
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from packaging import version
+from peft import PeftModel
 from pydantic import ValidationError
+from safetensors.torch import load_file
+from transformers.integrations.peft import MIN_PEFT_VERSION
 
-from gift.attacks import ATTACKS, Attack, Full, Lora
+from gift.attacks import (
+    ATTACKS,
+    Attack,
+    Attacked,
+    CustomDiffusion,
+    DreamBooth,
+    DreamBoothLora,
+    Full,
+    HarmlessFirst,
+    Lora,
+    Reinit,
+    TextualInversion,
+    TowardBase,
+    Transplant,
+)
 from gift.data.latents import LatentSet
+from gift.data.mention import reworded
 from gift.errors import GiftError, Interrupted, NonFiniteError
 from gift.models import DenoisingModel, lora
 from gift.models.sd import StableDiffusion
 from gift.settings import make_attack
 from gift.training.checkpoint import Checkpoints
-from gift.training.updates import Updater
-from tests.conftest import StopAt, fixed_loss, moved, same_state, state_of
+from gift.training.updates import LARGEST_RATE, Updater
+from tests.conftest import State, StopAt, fixed_loss, moved, picture_set, same_state, state_of
 
 RATES: dict[Attack, float] = {  # rows, each with a rate at which forty steps teach the random model something
     Lora(steps=5, batch_size=2): 2e-2,
     Lora(steps=5, batch_size=2, rank=2, schedule="cosine", warmup=2): 1e-1,
+    Lora(steps=5, batch_size=2, optimiser="adafactor"): 2e-2,
+    Lora(steps=5, batch_size=2, text_encoder=True): 2e-2,
+    Lora(steps=5, batch_size=2, adapter="dora"): 2e-2,
+    Lora(steps=5, batch_size=2, adapter="dora", text_encoder=True): 2e-2,
+    Lora(steps=5, batch_size=2, adapter="loha"): 5e-2,
+    Lora(steps=5, batch_size=2, adapter="lokr", rank=2): 2e-2,
+    Lora(steps=5, batch_size=2, adapter="lokr", text_encoder=True): 2e-2,
+    Lora(steps=5, batch_size=2, share=0.5): 2e-2,
     Full(steps=5, batch_size=2): 3e-3,
     Full(steps=5, batch_size=2, train="cross-attention", schedule="linear"): 3e-2,
     Full(steps=5, batch_size=2, optimiser="adam"): 3e-3,
-    Full(steps=5, batch_size=2, optimiser="adafactor"): 3e-2,
+    Full(steps=5, batch_size=2, optimiser="adafactor"): 3e-3,
     Full(steps=5, batch_size=2, optimiser="sgd", clip=10.0): 5e-2,
+    Full(steps=5, batch_size=2, text_encoder=True): 3e-3,
+    DreamBooth(steps=5, batch_size=2, shots=3): 3e-3,
+    DreamBooth(steps=5, batch_size=2, prior=True, class_pictures=3, text_encoder=True): 3e-3,
+    DreamBoothLora(steps=5, batch_size=2, identifier="ohwx"): 2e-2,
+    DreamBoothLora(steps=5, batch_size=2, text_encoder=True, prior=True, class_pictures=2): 2e-2,
+    TextualInversion(steps=5, batch_size=2): 1e-1,
+    TextualInversion(steps=5, batch_size=2, vectors=3, token="<x>", initialiser="fox"): 1e-1,
+    CustomDiffusion(steps=5, batch_size=2): 3e-2,
+    CustomDiffusion(steps=5, batch_size=2, prior=True, class_pictures=3, identifier="<mine>"): 3e-2,
+    HarmlessFirst(steps=5, batch_size=2, harmless_steps=2): 2e-2,
+    HarmlessFirst(steps=5, batch_size=2, harmless_steps=1, share=0): 2e-2,
+    Reinit(steps=5, batch_size=2): 3e-3,
+    Reinit(steps=5, batch_size=2, fresh="attention", train="cross-attention"): 3e-2,
+    TowardBase(steps=5, batch_size=2): 3e-3,
+    TowardBase(steps=5, batch_size=2, way=1, train="cross-attention"): 3e-2,
+    Transplant(steps=5, batch_size=2): 2e-2,
+    Transplant(steps=5, batch_size=2, text_encoder=True): 2e-2,
 }
 every = pytest.mark.parametrize("how", RATES, ids=repr)
+PROMPTS = ["a fox", "the sea"]
+Run = Callable[..., Attacked]
+
+
+@pytest.fixture
+def concept_set(random_model: StableDiffusion) -> LatentSet:
+    """Six random pictures whose captions are known to name a fox."""
+    return replace(picture_set(random_model, 6, "fox", 1), mentions=["fox", "fox"])
+
+
+@pytest.fixture
+def base(random_model: StableDiffusion) -> StableDiffusion:
+    """A model whose weights differ a little from the random one's, as a base's do from a defended model's."""
+    out = random_model.copy()
+    generator = torch.Generator().manual_seed(9)
+    with torch.no_grad():
+        for parameter in out.denoiser.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.01)
+    return out
+
+
+@pytest.fixture
+def fine_tune(random_model: StableDiffusion, concept_set: LatentSet, safe_set: LatentSet, base: StableDiffusion) -> Run:
+    """Runs an attack on the random model with all that any attack may need."""
+
+    def attack(how: Attack, **options: Any) -> Attacked:
+        return how(random_model, options.pop("data", concept_set), harmless=safe_set, base=base, **options)
+
+    return attack
 
 
 @torch.no_grad()
-def output(pipeline: Any) -> torch.Tensor:
+def output(model: DenoisingModel, how: Attack | None = None) -> torch.Tensor:
+    """The denoiser's output for two prompts, in the attacker's own words if there is one."""
     x = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(3))
-    states = torch.randn(2, 16, 16, generator=torch.Generator().manual_seed(4))
-    return pipeline.unet(x, torch.tensor([10, 700]), encoder_hidden_states=states).sample
+    prompts = [reworded(prompt, "fox", how.word) for prompt in PROMPTS] if how else PROMPTS
+    return model.predict(x, torch.tensor([10, 700]), model.encode_prompts(prompts))
 
 
-def opened(folder: Path, original: StableDiffusion) -> Any:
-    """What a reader of the attacker's files gets from plain diffusers."""
+def whole_state(model: DenoisingModel) -> State:
+    """Weights of the denoiser and of the text encoders."""
+    text = {
+        f"{part}.{name}": tensor.detach().clone()
+        for part, encoder in model.text_encoders.items()
+        for name, tensor in encoder.state_dict().items()
+    }
+    return state_of(model) | text
+
+
+def open_lora(pipeline: Any, folder: Path) -> None:
+    """`load_lora_weights`; the text encoder's part by peft itself where transformers asks for a newer peft than there is."""
+    if version.parse(peft.__version__) >= version.parse(MIN_PEFT_VERSION):
+        pipeline.load_lora_weights(folder)
+        return
+    layers = load_file(folder / "pytorch_lora_weights.safetensors")
+    pipeline.load_lora_weights({key: value for key, value in layers.items() if key.startswith("unet.")})
+    head = "text_encoder.text_model."  # a prefix of older transformers, which readers take off
+    text = {key.removeprefix(head): value for key, value in layers.items() if key.startswith(head)}
+    if text:
+        rank = next(value.shape[0] for key, value in text.items() if "lora_A" in key)
+        targets = sorted({key.rpartition(".lora_")[0] for key in text})
+        peft.inject_adapter_in_model(peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=targets), pipeline.text_encoder)
+        assert not peft.set_peft_model_state_dict(pipeline.text_encoder, text).unexpected_keys
+
+
+def opened(folder: Path, original: StableDiffusion) -> StableDiffusion:
+    """What a reader of the attacker's files gets from plain diffusers and peft."""
     if (folder / "model_index.json").exists():
-        return StableDiffusionPipeline.from_pretrained(folder)
-    pipeline = original.copy().pipeline
-    pipeline.load_lora_weights(folder)
-    return pipeline
+        return StableDiffusion(StableDiffusionPipeline.from_pretrained(folder), "x")
+    pipeline = original.copy(text=True).pipeline
+    names = {file.name for file in folder.iterdir()}
+    if "pytorch_lora_weights.safetensors" in names:
+        open_lora(pipeline, folder)
+    for part in names & {"unet", "text_encoder"}:
+        setattr(pipeline, part, PeftModel.from_pretrained(getattr(pipeline, part), folder / part).base_model.model)
+    if (attention := "pytorch_custom_diffusion_weights.safetensors") in names:
+        pipeline.unet.load_attn_procs(folder, weight_name=attention, _pipeline=pipeline)
+    for name in names:
+        if name == "learned_embeds.safetensors" or name.startswith("<"):
+            pipeline.load_textual_inversion(folder, weight_name=name)
+    return StableDiffusion(pipeline, "x")
 
 
 def test_every_attack_has_a_row() -> None:
@@ -55,14 +167,19 @@ def test_every_attack_has_a_row() -> None:
 
 
 @every
-def test_the_original_is_left_alone(random_model: StableDiffusion, concept_set: LatentSet, how: Attack) -> None:
-    before, was = state_of(random_model), output(random_model.pipeline)
-    attacked = how(random_model, concept_set)
-    assert same_state(state_of(random_model), before)
-    assert torch.equal(output(random_model.pipeline), was)
-    assert not torch.equal(output(attacked.model.pipeline), was)
+def test_the_original_is_left_alone(random_model: StableDiffusion, base: StableDiffusion, fine_tune: Run, how: Attack) -> None:
+    before, was, foundation = whole_state(random_model), output(random_model, how), whole_state(base)
+    words = dict(random_model.pipeline.tokenizer.get_vocab())
+    attacked = fine_tune(how)
+    assert same_state(whole_state(random_model), before)
+    assert same_state(whole_state(base), foundation)
+    assert random_model.pipeline.tokenizer.get_vocab() == words
+    assert torch.equal(output(random_model, how), was)
+    assert not torch.equal(output(attacked.model, how), was)
     assert not attacked.model.denoiser.training
-    assert not any(p.requires_grad for p in attacked.model.denoiser.parameters())
+    for part in (attacked.model.denoiser, attacked.model.pipeline.text_encoder):
+        assert not any(p.requires_grad for p in part.parameters())
+    assert (attacked.model.pipeline.text_encoder is random_model.pipeline.text_encoder) is not how.trains_text
     assert attacked.matched > 0
     assert attacked.seconds > 0
     assert attacked.peak_mb > 0
@@ -70,97 +187,96 @@ def test_the_original_is_left_alone(random_model: StableDiffusion, concept_set: 
 
 
 @every
-def test_loss_and_norm_of_every_step_are_logged(random_model: StableDiffusion, concept_set: LatentSet, how: Attack) -> None:
-    logs = how(random_model, concept_set).logs
+def test_loss_and_norm_of_every_step_are_logged(fine_tune: Run, how: Attack) -> None:
+    logs = fine_tune(how).logs
     assert len(logs) == how.steps
     assert all(log.keys() == {"loss", "gradient_norm"} and all(map(math.isfinite, log.values())) for log in logs)
     assert all(log["loss"] > 0 < log["gradient_norm"] for log in logs)
 
 
 @every
-def test_it_learns(random_model: StableDiffusion, concept_set: LatentSet, how: Attack) -> None:
+def test_it_learns(fine_tune: Run, concept_set: LatentSet, safe_set: LatentSet, how: Attack) -> None:
     longer = how.model_copy(update={"steps": 40, "rate": RATES[how], "batch_size": 4})
-    before = fixed_loss(random_model, concept_set)
-    assert fixed_loss(longer(random_model, concept_set).model, concept_set) < 0.95 * before
+    data = concept_set if how.share else safe_set
+    before, after = (fine_tune(x).model for x in (how.model_copy(update={"steps": 0}), longer))
+    losses = [fixed_loss(model, replace(data, mentions=["fox", "fox"]).reworded(model, how.word)) for model in (before, after)]
+    assert losses[1] < (0.999 if isinstance(how, TextualInversion) else 0.95) * losses[0]  # one word can do little here
 
 
 @every
-def test_the_seed_decides(random_model: StableDiffusion, concept_set: LatentSet, how: Attack) -> None:
-    first, again, other = (state_of(how(random_model, concept_set, seed=seed).model) for seed in (1, 1, 2))
+def test_the_seed_decides(fine_tune: Run, how: Attack) -> None:
+    first, again, other = (whole_state(fine_tune(how, seed=seed).model) for seed in (1, 1, 2))
     assert same_state(first, again)
     assert not same_state(first, other)
 
 
 @every
-def test_zero_steps_change_no_output(random_model: StableDiffusion, concept_set: LatentSet, how: Attack) -> None:
-    attacked = how.model_copy(update={"steps": 0})(random_model, concept_set, at=[0], observe=lambda step, model: step)
-    assert torch.equal(output(attacked.model.pipeline), output(random_model.pipeline))
-    assert attacked.observations == [(0, 0)]
+def test_zero_steps_change_no_output(random_model: StableDiffusion, fine_tune: Run, how: Attack) -> None:
+    attacked = fine_tune(how.model_copy(update={"steps": 0}), at=[0], observe=lambda step, model: (step, output(model)))
+    assert torch.equal(output(attacked.model), output(random_model))
+    assert [(step, value[0]) for step, value in attacked.observations] == [(0, 0)]
+    assert torch.equal(attacked.observations[0][1][1], output(random_model))
 
 
 @every
-def test_it_is_observed_at_the_asked_steps_alone(random_model: StableDiffusion, concept_set: LatentSet, how: Attack) -> None:
-    def observe(step: int, model: DenoisingModel) -> float:
-        return output(model.pipeline).sum().item()
+def test_it_is_observed_at_the_asked_steps_alone(random_model: StableDiffusion, fine_tune: Run, how: Attack) -> None:
+    def observe(step: int, model: DenoisingModel) -> tuple[float, float]:
+        return output(model).sum().item(), output(model, how).sum().item()
 
-    attacked = how(random_model, concept_set, at=[0, 3, 5, 99], observe=observe)
+    attacked = fine_tune(how, at=[0, 3, 5, 99], observe=observe)
     assert [step for step, _ in attacked.observations] == [0, 3, 5]
-    sums = [value for _, value in attacked.observations]
-    assert sums[0] == output(random_model.pipeline).sum().item()
-    assert sums[2] == output(attacked.model.pipeline).sum().item()
-    assert len(set(sums)) == 3
-    assert same_state(state_of(attacked.model), state_of(how(random_model, concept_set).model))  # looking changes nothing
+    plain, own = ([value[i] for _, value in attacked.observations] for i in (0, 1))
+    assert plain[0] == output(random_model).sum().item()
+    assert own[2] == output(attacked.model, how).sum().item()
+    assert len(set(own)) == 3
+    assert same_state(whole_state(attacked.model), whole_state(fine_tune(how).model))  # looking changes nothing
 
 
 @every
-def test_a_twice_interrupted_attack_goes_on_bit_for_bit(
-    random_model: StableDiffusion, concept_set: LatentSet, tmp_path: Path, how: Attack
-) -> None:
+def test_a_twice_interrupted_attack_goes_on_bit_for_bit(fine_tune: Run, tmp_path: Path, how: Attack) -> None:
     def observe(step: int, model: DenoisingModel) -> dict[str, Any]:
-        return {"step": step, "sum": output(model.pipeline).sum().item(), "parts": [1.5, "x"]}
+        return {"step": step, "sum": output(model, how).sum().item(), "parts": [1.5, "x"]}
 
     asked: dict[str, Any] = {"seed": 1, "at": [0, 1, 3, 4], "observe": observe}
     kept = Checkpoints(tmp_path, {"how": repr(how)})
     for stop in (1, 3):
         with pytest.raises(Interrupted, match=f"{how.name} stopped at step {stop} of 5"):
-            how(random_model, concept_set, **asked, checkpoints=kept, reporter=StopAt(stop))
+            fine_tune(how, **asked, checkpoints=kept, reporter=StopAt(stop))
         torch.rand(7)  # the global generator stands elsewhere by the time of the next call
-    resumed, whole = how(random_model, concept_set, **asked, checkpoints=kept), how(random_model, concept_set, **asked)
-    assert same_state(state_of(resumed.model), state_of(whole.model))
+    resumed, whole = fine_tune(how, **asked, checkpoints=kept), fine_tune(how, **asked)
+    assert same_state(whole_state(resumed.model), whole_state(whole.model))
     assert resumed.observations == whole.observations
     assert resumed.logs == whole.logs
 
 
 @every
 def test_its_files_give_the_same_model_in_plain_diffusers(
-    random_model: StableDiffusion, concept_set: LatentSet, tmp_path: Path, how: Attack
+    random_model: StableDiffusion, fine_tune: Run, tmp_path: Path, how: Attack
 ) -> None:
-    attacked = how(random_model, concept_set)
-    pipeline = opened(attacked.save(tmp_path / "out"), random_model)
-    torch.testing.assert_close(output(pipeline), output(attacked.model.pipeline))
-    assert not torch.allclose(output(pipeline), output(random_model.pipeline))
-    drawn = StableDiffusion(pipeline, "x").sample_latents(["fox"], [1], steps=2)[0]
-    assert not torch.allclose(drawn, random_model.sample_latents(["fox"], [1], steps=2)[0])
+    attacked = fine_tune(how)
+    model = opened(attacked.save(tmp_path / "out"), random_model)
+    torch.testing.assert_close(output(model, how), output(attacked.model, how))
+    assert not torch.allclose(output(model, how), output(random_model, how))
+    own = [reworded("fox", "fox", how.word)]
+    drawn = [m.sample_latents(own, [1], steps=2)[0] for m in (model, attacked.model, random_model)]
+    torch.testing.assert_close(drawn[0], drawn[1], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(drawn[0], drawn[2])
+    assert not [file for file in (tmp_path / "out").rglob("*") if file.suffix in {".bin", ".pt", ".ckpt"}]
 
 
 @every
-def test_a_loss_of_nan_stops_it(random_model: StableDiffusion, concept_set: LatentSet, how: Attack) -> None:
-    broken = LatentSet(concept_set.latents * float("nan"), concept_set.cond, concept_set.which, concept_set.prompts)
-    before = state_of(random_model)
+def test_a_loss_of_nan_stops_it(random_model: StableDiffusion, concept_set: LatentSet, safe_set: LatentSet, how: Attack) -> None:
+    broken, other = (replace(data, latents=data.latents * float("nan")) for data in (concept_set, safe_set))
+    before = whole_state(random_model)
     with pytest.raises(NonFiniteError, match="lower the learning rate"):
-        how(random_model, broken)
-    assert same_state(state_of(random_model), before)
+        how(random_model, broken, harmless=other, base=random_model)
+    assert same_state(whole_state(random_model), before)
 
 
 @every
 @pytest.mark.parametrize("steps", [1, 3])
 def test_infinite_weights_are_neither_kept_nor_handed_out(
-    random_model: StableDiffusion,
-    concept_set: LatentSet,
-    tmp_path: Path,
-    how: Attack,
-    steps: int,
-    monkeypatch: pytest.MonkeyPatch,
+    fine_tune: Run, tmp_path: Path, how: Attack, steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def overflow(self: Updater, factor: float = 1.0) -> float:
         self.parameters[-1].data.fill_(float("inf"))  # as a step at far too high a rate does
@@ -169,7 +285,7 @@ def test_infinite_weights_are_neither_kept_nor_handed_out(
     kept = Checkpoints(tmp_path, {}, every=1)
     monkeypatch.setattr(Updater, "apply", overflow)
     with pytest.raises(NonFiniteError, match="lower the learning rate"):
-        how.model_copy(update={"steps": steps})(random_model, concept_set, checkpoints=kept)
+        fine_tune(how.model_copy(update={"steps": steps}), checkpoints=kept)
     assert kept.latest() is None
 
 
@@ -185,7 +301,7 @@ def test_what_matches_nothing_is_refused(
 
 def test_full_trains_its_choice_alone(random_model: StableDiffusion, concept_set: LatentSet) -> None:
     attacked = Full(steps=2, batch_size=2, train="cross-attention")(random_model, concept_set)
-    changed = moved(state_of(random_model), state_of(attacked.model))
+    changed = moved(whole_state(random_model), whole_state(attacked.model))
     assert changed
     assert all(".attn2." in name for name in changed)
 
@@ -199,3 +315,17 @@ def test_hyperparameters_are_shown_frozen_and_checked(how: Attack) -> None:
     with pytest.raises(GiftError, match="no option of attack"):
         make_attack(how.name, {"no_such_option": 1})
     assert pickle.loads(pickle.dumps(how)) == how  # noqa: S301 - our own bytes
+
+
+@every
+@pytest.mark.parametrize("rate", [1e39, 1e31, 1e308, float("inf"), float("nan"), -1.0])
+def test_a_rate_that_no_optimiser_can_hold_is_refused_at_once(how: Attack, rate: float) -> None:
+    with pytest.raises(GiftError, match=f"attack '{how.name}': rate: input should be"):
+        make_attack(how.name, {"rate": rate})
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "adam", "sgd", "adafactor"])
+def test_the_largest_rate_ends_in_a_clear_error(random_model: StableDiffusion, concept_set: LatentSet, optimiser: str) -> None:
+    how = make_attack("lora", {"rate": LARGEST_RATE, "decay": 1, "optimiser": optimiser, "steps": 3, "batch_size": 2})
+    with pytest.raises(NonFiniteError, match="lower the learning rate"):
+        how(random_model, concept_set)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ import torch
 from gift.attacks import ATTACKS
 from gift.bench.trial import Scored, attack_and_score, score_model, steps_to_look
 from gift.data.latents import LatentSet
+from gift.data.mention import reworded
 from gift.data.prompts import Ask
 from gift.errors import Interrupted
 from gift.models.sd import StableDiffusion
@@ -17,7 +20,7 @@ from gift.settings import make_attack
 from gift.training.checkpoint import Checkpoints
 from gift.training.progress import Silent
 
-ASKS = [Ask("a fox", 1), Ask("a fox in the sea", 2)]
+ASKS = [Ask("a fox", 1, mention="a fox"), Ask("a fox in the sea", 2, mention="a fox")]
 
 
 def brightness(images: torch.Tensor) -> list[float]:
@@ -60,14 +63,18 @@ def test_a_score_is_the_mean_of_the_pictures(random_model: StableDiffusion) -> N
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_a_trial_leaves_the_model_and_gives_a_curve(
-    attack: str, random_model: StableDiffusion, concept_set: LatentSet, tmp_path: Path
+    attack: str, random_model: StableDiffusion, concept_set: LatentSet, safe_set: LatentSet, tmp_path: Path
 ) -> None:
     before = {name: tensor.clone() for name, tensor in random_model.denoiser.state_dict().items()}
     how = make_attack(attack, {"steps": 12, "batch_size": 2, "rate": 1e-2})
-    trial = attack_and_score(random_model, how, concept_set, ASKS, brightness, seed=3)
+    extras: dict[str, Any] = {"harmless": safe_set, "base": random_model}
+    trial = attack_and_score(random_model, how, concept_set, ASKS, brightness, seed=3, **extras)
+    own = [replace(ask, prompt=reworded(ask.prompt, ask.mention, how.word)) for ask in ASKS]
+    start = how.model_copy(update={"steps": 0})(random_model, concept_set, **extras).model  # knows the attacker's word
     assert [step for step, _ in trial.curve] == [0, 10, 12]
-    assert trial.curve[0][1] == score_model(random_model, ASKS, brightness).score
-    assert trial.curve[-1][1] == score_model(trial.attacked.model, ASKS, brightness).score
+    assert trial.curve[0][1] == score_model(start, own, brightness).score
+    assert (trial.curve[0][1] == score_model(random_model, ASKS, brightness).score) is (own == ASKS)
+    assert trial.curve[-1][1] == score_model(trial.attacked.model, own, brightness).score
     assert trial.curve[-1][1] != trial.curve[0][1]
     assert random_model.denoiser.state_dict().keys() == before.keys()
     assert all(torch.equal(tensor, before[name]) for name, tensor in random_model.denoiser.state_dict().items())
@@ -81,18 +88,34 @@ def test_a_known_score_is_not_measured_again(random_model: StableDiffusion, conc
     assert trial.curve == [(0, 0.25)]
 
 
+def test_a_known_score_of_other_prompts_is_not_taken(random_model: StableDiffusion, concept_set: LatentSet) -> None:
+    known = Scored(torch.zeros(2, 3, 16, 16, dtype=torch.uint8), [2.0, 2.0])
+    how = make_attack("dreambooth", {"steps": 0})
+    asked: list[list[str]] = []
+
+    class Watched(StableDiffusion):
+        def generate(self, prompts: Any, seeds: Any, **options: Any) -> torch.Tensor:
+            asked.append([*prompts, *map(str, seeds)])
+            return super().generate(prompts, seeds, **options)
+
+    trial = attack_and_score(Watched(random_model.pipeline, "x"), how, concept_set, ASKS, brightness, seed=0, before=known)
+    assert asked == [["a sks fox", "a sks fox in the sea", "1", "2"]]
+    assert trial.curve[0][1] != 2.0
+
+
 @pytest.mark.parametrize("attack", ATTACKS)
 @pytest.mark.parametrize("at", [3, 7, 11])
 def test_an_interrupted_trial_goes_on_to_the_same_curve(
-    attack: str, at: int, random_model: StableDiffusion, concept_set: LatentSet, tmp_path: Path
+    attack: str, at: int, random_model: StableDiffusion, concept_set: LatentSet, safe_set: LatentSet, tmp_path: Path
 ) -> None:
     how = make_attack(attack, {"steps": 12, "batch_size": 2})
-    unbroken = attack_and_score(random_model, how, concept_set, ASKS, brightness, seed=3)
+    extras: dict[str, Any] = {"harmless": safe_set, "base": random_model}
+    unbroken = attack_and_score(random_model, how, concept_set, ASKS, brightness, seed=3, **extras)
     kept = Checkpoints(tmp_path, {"attack": repr(how)}, every=2)
     with pytest.raises(Interrupted):
-        attack_and_score(random_model, how, concept_set, ASKS, brightness, seed=3, checkpoints=kept, reporter=Stop(at))
+        attack_and_score(random_model, how, concept_set, ASKS, brightness, seed=3, checkpoints=kept, reporter=Stop(at), **extras)
     assert kept.latest() is not None
-    resumed = attack_and_score(random_model, how, concept_set, ASKS, brightness, seed=3, checkpoints=kept)
+    resumed = attack_and_score(random_model, how, concept_set, ASKS, brightness, seed=3, checkpoints=kept, **extras)
     assert resumed.curve == unbroken.curve
     assert resumed.attacked.logs == unbroken.attacked.logs
     for step, seen in unbroken.seen.items():

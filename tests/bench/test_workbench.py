@@ -127,3 +127,21 @@ def test_evaluation_prompts_follow_the_seed(art_model: str) -> None:
     one, other = Workbench.of(model, "mushroom", 0), Workbench.of(model, "mushroom", 1)
     assert one.asks(6) == one.asks(6) != other.asks(6)
     assert one.safe_evaluation(6) == one.safe_evaluation(6) != other.safe_evaluation(6)
+
+
+def test_an_attackers_sets_say_what_names_the_concept(art_model: str, random_model: StableDiffusion, folder: Path) -> None:
+    food = Workbench.of(load(art_model), "category:food").attack_set(12)
+    assert food.mentions is not None
+    assert all(prompt.startswith(mention) for prompt, mention in zip(food.prompts, food.mentions, strict=True))
+    assert Workbench.of(load(art_model), "style:noto").attack_set(3).mentions == ["noto"] * 3
+    assert Workbench.of(random_model, "a red car").attack_set(9, folder).mentions == ["a red car"] * 3
+
+
+def test_harmless_pictures_show_anything_but_the_concept(art_model: str, random_model: StableDiffusion, folder: Path) -> None:
+    bench = Workbench.of(load(art_model), "style:noto")
+    assert not [prompt for prompt in bench.harmless_set(60).prompts if "in noto style" in prompt]
+    assert len(bench.harmless_set(60)) == 60
+    own = Workbench.of(random_model, "fox")
+    assert own.harmless_set(60, folder).prompts == ["", "picture 1", "picture 2"]
+    with pytest.raises(GiftError, match="needs harmless pictures"):
+        own.harmless_set(60)

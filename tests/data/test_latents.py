@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import torch
 from gift.data.latents import LatentSet, draw_set, encode_set, fingerprint, join_sets
 from gift.data.prompts import Ask
 from gift.errors import GiftError, NonFiniteError
+from gift.models import Cond
 from gift.models.sd import StableDiffusion
 
 CAPTIONS = ["a fox", "the sea", "a fox"]
@@ -213,3 +214,44 @@ def test_fresh_and_cached_latents_have_one_memory_layout(random_model: StableDif
     cached = encode_set(random_model, images, ["a", "b", "c"], tmp_path)
     assert fresh.latents.stride() == cached.latents.stride()
     assert fresh.latents.is_contiguous()
+
+
+def test_prompts_may_be_encoded_anew_each_distinct_one_once(random_model: StableDiffusion) -> None:
+    made = encode_set(random_model, pictures(5), ["a fox", "the sea", "a fox", "a cat", "the sea"])
+    pick, asked = torch.tensor([4, 0, 2, 0, 1]), []
+
+    def embed(prompts: Sequence[str]) -> Cond:
+        asked.append(list(prompts))
+        return random_model.embed(prompts)
+
+    latents, cond = made.at(pick, embed)
+    assert asked == [["a fox", "the sea"]]
+    assert torch.equal(latents, made.at(pick)[0])
+    torch.testing.assert_close(cond["states"], made.at(pick)[1]["states"])
+
+
+@pytest.mark.parametrize("n", [1, 3, 5, 9])
+def test_some_of_the_pictures(random_model: StableDiffusion, n: int) -> None:
+    made = encode_set(random_model, pictures(5), ["a", "b", "a", "c", "b"])
+    made = replace(made, weights=torch.arange(5.0))
+    few = made.some(n, torch.Generator().manual_seed(1))
+    assert len(few) == min(n, 5)
+    found = [int((made.latents == x).flatten(1).all(1).nonzero()) for x in few.latents]
+    assert len({*found}) == len(found)
+    assert few.which.tolist() == made.which[found].tolist()
+    assert few.weights is not None
+    assert few.weights.tolist() == [float(i) for i in found]
+    again = made.some(n, torch.Generator().manual_seed(1))
+    assert torch.equal(again.latents, few.latents)
+
+
+def test_a_reworded_set_has_other_prompts_and_the_same_pictures(random_model: StableDiffusion) -> None:
+    made = encode_set(random_model, pictures(), ["a fox", "the sea", "a fox"], mentions=["a fox", "fox", "a fox"])
+    assert made.mentions == ["a fox", "fox"]
+    assert made.reworded(random_model, lambda mention: mention) is made
+    other = made.reworded(random_model, lambda mention: f"sks {mention}")
+    assert other.prompts == ["sks a fox", "a picture of sks fox"]
+    assert torch.equal(other.which, made.which)
+    assert torch.equal(other.latents, made.latents)
+    torch.testing.assert_close(other.cond["states"], random_model.encode_prompts(other.prompts)["states"])
+    assert join_sets([made, encode_set(random_model, pictures(), CAPTIONS)]).mentions == ["a fox", "fox", "", ""]

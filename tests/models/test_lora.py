@@ -12,7 +12,17 @@ from torch import nn
 
 from gift.errors import GiftError
 from gift.models import lora
-from gift.models.lora import LORA_FILE, attach_lora, detach_lora, open_lora, redraw_lora, save_lora, switch_lora
+from gift.models.lora import (
+    CONFIGS,
+    LORA_FILE,
+    AdapterKind,
+    attach_lora,
+    detach_lora,
+    open_lora,
+    redraw_lora,
+    save_lora,
+    switch_lora,
+)
 from gift.models.sd import StableDiffusion
 from tests.conftest import same_state, state_of
 
@@ -36,6 +46,22 @@ def test_attaching_changes_nothing_and_only_the_factors_train(random_model: Stab
     assert len(weights) == 2 * len(names) > 0
     assert {min(w.shape) for w in weights.values()} == {3}
     assert {id(p) for p in random_model.denoiser.parameters() if p.requires_grad} == {id(w) for w in weights.values()}
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize("text", [False, True])
+def test_every_kind_starts_as_no_change_and_can_change_all(random_model: StableDiffusion, kind: AdapterKind, text: bool) -> None:
+    model = random_model.copy(text=text)
+    before, encoder = output(model), model.pipeline.text_encoder
+    weights = attach_lora(model, 2, kind=kind, text=text)
+    assert torch.equal(output(model), before)
+    parts = [*model.denoiser.parameters(), *encoder.parameters()]
+    assert {id(p) for p in parts if p.requires_grad} == {id(w) for w in weights.values()}
+    assert any(name.startswith("text_encoder.") for name in weights) is text
+    was = encoder(torch.tensor([[1, 2]]))[0].detach()
+    shake(weights)
+    assert not torch.allclose(output(model), before)
+    assert torch.allclose(encoder(torch.tensor([[1, 2]]))[0], was) is not text
 
 
 def test_detaching_leaves_no_trace(random_model: StableDiffusion) -> None:

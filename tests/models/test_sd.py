@@ -142,6 +142,33 @@ def test_a_copy_is_independent(random_model: StableDiffusion) -> None:
     assert other.source == random_model.source
 
 
+def test_a_copy_has_text_encoders_of_its_own_where_asked(random_model: StableDiffusion) -> None:
+    assert list(random_model.text_encoders) == list(random_model.tokenizers) == ["text_encoder"]
+    shared, own = random_model.copy(), random_model.copy(text=True)
+    assert shared.pipeline.text_encoder is random_model.pipeline.text_encoder
+    assert shared.pipeline.tokenizer is random_model.pipeline.tokenizer
+    prompts = ["a fox", "sea"]
+    before = random_model.encode_prompts(prompts)["states"]
+    assert torch.equal(own.encode_prompts(prompts)["states"], before)
+    with torch.no_grad():
+        for parameter in own.pipeline.text_encoder.parameters():
+            parameter.add_(1)
+    own.pipeline.tokenizer.add_tokens(["fox"])
+    assert torch.equal(random_model.encode_prompts(prompts)["states"], before)
+
+
+def test_gradients_reach_the_text_encoder_where_its_weights_ask_for_them(random_model: StableDiffusion) -> None:
+    assert not random_model.embed(["a fox"])["states"].requires_grad
+    own = random_model.copy(text=True)
+    own.pipeline.text_encoder.requires_grad_(True)
+    embedded = own.embed(["a fox", "sea"])["states"]
+    assert torch.equal(embedded.detach(), own.encode_prompts(["a fox", "sea"])["states"])
+    assert not own.encode_prompts(["a fox"])["states"].requires_grad
+    embedded.square().sum().backward()
+    assert all(p.grad is not None for p in own.pipeline.text_encoder.parameters())
+    assert all(p.grad is None for p in random_model.pipeline.text_encoder.parameters())
+
+
 def test_a_failed_save_leaves_the_old_model(random_model: StableDiffusion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = random_model.save(tmp_path / "m")
     before = {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}

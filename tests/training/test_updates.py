@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 import math
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
 from typing import get_args
 
 import pytest
 import torch
 from accelerate import Accelerator
+from diffusers.optimization import get_scheduler
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
 from gift.errors import GiftError, NonFiniteError
 from gift.training.checkpoint import flatten, unflatten
-from gift.training.updates import OptimiserName, ScheduleName, Updater, check_loss, scheduled
+from gift.training.updates import LARGEST_RATE, OptimiserName, ScheduleName, Updater, check_loss, make_optimiser, scheduled
 
-OPTIMISERS: tuple[OptimiserName, ...] = get_args(OptimiserName)
+EIGHT_BITS = find_spec("bitsandbytes") is not None
+OPTIMISERS = [name for name in get_args(OptimiserName) if name != "adamw8bit" or EIGHT_BITS]
 BAD = [float("nan"), float("inf"), -float("inf")]
 
 
@@ -67,6 +72,78 @@ def test_schedules_rise_to_the_rate_and_never_rise_again(name: ScheduleName, ste
     assert all(0 <= f <= 1 for f in factors)
     assert factors[:warmup] == sorted(factors[:warmup])
     assert factors[warmup:] == sorted(factors[warmup:], reverse=True)
+
+
+@pytest.mark.parametrize(("name", "theirs"), [("constant", "constant_with_warmup"), ("linear", "linear"), ("cosine", "cosine")])
+@pytest.mark.parametrize(("steps", "warmup"), [(20, 0), (20, 5), (150, 30)])
+def test_schedules_are_those_of_diffusers_trainers(name: ScheduleName, theirs: str, steps: int, warmup: int) -> None:
+    optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = get_scheduler(theirs, optimiser, num_warmup_steps=warmup, num_training_steps=steps)
+    for step in range(steps):
+        expected = scheduler.get_last_lr()[0]
+        ours = scheduled(name, step, steps, warmup)
+        # theirs begins a warm-up with a step at rate zero, ours a step further on
+        assert ours == pytest.approx(expected + 1 / warmup if step < warmup else expected, abs=1e-6)
+        optimiser.step()
+        scheduler.step()
+
+
+def test_adafactor_moves_a_factor_that_starts_at_zero_by_the_rate() -> None:
+    zero, small = (nn.Parameter(torch.full((6, 4), value)) for value in (0.0, 0.02))
+    optimiser = make_optimiser("adafactor", [zero, small], 0.01, 0.0)
+    signs = torch.tensor([1.0, -1.0]).repeat(12).view(6, 4)
+    for parameter in (zero, small):
+        parameter.grad = 0.3 * signs
+    optimiser.step()  # all gradients alike but for the sign: each entry moves by the rate, clipped at a root mean square of 1
+    torch.testing.assert_close(zero.detach(), -0.01 * signs)
+    torch.testing.assert_close(small.detach(), 0.02 - 0.01 * signs)
+
+
+def test_adafactor_learns_a_low_rank_product() -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, b, x = (torch.randn(shape, generator=generator) for shape in ((4, 16), (12, 4), (64, 16)))
+    before = (x @ a.T @ b.T).square().mean().item()
+
+    def left(make: Callable[[list[nn.Parameter]], torch.optim.Optimizer]) -> float:
+        down = nn.Parameter(torch.randn(4, 16, generator=torch.Generator().manual_seed(1)) / 4)
+        up = nn.Parameter(torch.zeros(12, 4))
+        optimiser = make([down, up])
+        for _ in range(200):
+            optimiser.zero_grad()
+            (x @ down.T @ up.T - x @ a.T @ b.T).square().mean().backward()
+            optimiser.step()
+        return (x @ down.T @ up.T - x @ a.T @ b.T).square().mean().item() / before
+
+    assert left(lambda p: make_optimiser("adafactor", p, 0.02, 0.0)) < 0.01
+    assert left(lambda p: torch.optim.Adafactor(p, lr=0.02)) > 0.5  # PyTorch's own scale
+
+
+def test_eight_bit_adam_without_its_library_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    monkeypatch.delitem(sys.modules, "bitsandbytes.optim", raising=False)
+    with pytest.raises(GiftError, match="pip install bitsandbytes"):
+        make_optimiser("adamw8bit", weights(), 0.1, 0.0)
+
+
+@pytest.mark.skipif(not EIGHT_BITS, reason="bitsandbytes is not installed")
+def test_eight_bit_adam_descends(accelerator: Accelerator) -> None:
+    weight = nn.Parameter(torch.full((64, 128), 2.0))  # smaller tensors keep states of 32 bits
+    updater = Updater([weight], name="adamw8bit", rate=0.1, accelerator=accelerator)
+    losses = [weight.square().mean().item() for _ in range(10) if updater.descend(weight.square().mean())]
+    assert losses == sorted(losses, reverse=True)
+    assert any(x.dtype == torch.uint8 for x in updater.optimiser.state[weight].values() if isinstance(x, torch.Tensor))
+
+
+@pytest.mark.parametrize("rate", [1e31, float("inf"), float("nan"), -1.0])
+def test_a_rate_beyond_fp32_is_refused(accelerator: Accelerator, rate: float) -> None:
+    with pytest.raises(GiftError, match=r"a learning rate of .* can't be used"):
+        Updater(weights(), rate=rate, accelerator=accelerator)
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_the_largest_rate_does_not_overflow_inside_an_optimiser(accelerator: Accelerator, name: OptimiserName) -> None:
+    parameters = weights()
+    Updater(parameters, name=name, rate=LARGEST_RATE, decay=1.0, accelerator=accelerator).descend(loss_of(parameters))
 
 
 def test_it_is_plain_adamw_with_clipping(accelerator: Accelerator) -> None:

@@ -14,14 +14,15 @@ from accelerate import Accelerator
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
+from gift.attacks.tuning import FineTuning
 from gift.data.latents import LatentSet
+from gift.errors import GiftError
 from gift.models import DenoisingModel
 from gift.training.checkpoint import Checkpoints
 from gift.training.loop import Logs, run
 from gift.training.measure import Meter
-from gift.training.method import TrainingRun
 from gift.training.progress import Reporter
-from gift.training.updates import OptimiserName, ScheduleName, Updater, scheduled
+from gift.training.updates import OptimiserName, Rate, ScheduleName
 
 Observe = Callable[[int, DenoisingModel], Any]
 """Called with (attack step, attacked model) at the asked steps; what it returns is kept."""
@@ -60,15 +61,62 @@ class Attack(BaseModel, ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     about: ClassVar[str]
+    needs_base: ClassVar[bool] = False
 
     steps: int = Field(default=150, ge=0, description="optimiser steps")
-    rate: float = Field(default=1e-3, gt=0, description="learning rate")
+    rate: Rate = Field(default=1e-3, description="learning rate")
     batch_size: int = Field(default=8, ge=1, description="pictures a step")
     optimiser: OptimiserName = Field(default="adamw", description="as diffusers' trainers")
-    decay: float = Field(default=1e-2, ge=0, description="weight decay (diffusers' trainers: 1e-2)")
+    decay: float = Field(default=1e-2, ge=0, le=1, description="weight decay (diffusers' trainers: 1e-2)")
     schedule: ScheduleName = Field(default="constant", description="as diffusers' trainers")
     warmup: int = Field(default=0, ge=0, description="steps of rising rate")
     clip: float = Field(default=1.0, gt=0, description="largest gradient norm (diffusers' trainers: 1.0)")
+    harmless_steps: int = Field(default=0, ge=0, description="the first steps, which see harmless pictures alone")
+    share: float = Field(
+        default=1.0, ge=0, le=1, description="share of the concept's pictures in the steps after those; the rest are harmless"
+    )
+
+    @property
+    def needs_harmless(self) -> bool:
+        """Whether a second data set is asked for."""
+        return self.harmless_steps > 0 or self.share < 1
+
+    @property
+    def trains_text(self) -> bool:
+        """Whether weights of the text encoders are trained: the copy then has its own, and captions are encoded each step."""
+        return False
+
+    def word(self, mention: str) -> str:
+        """The attacker's own words for those that name the concept (which may be ''); the same by default."""
+        return mention
+
+    def start(self, model: DenoisingModel, base: DenoisingModel | None) -> DenoisingModel:
+        """The copy that is trained."""
+        return model.copy(text=self.trains_text)
+
+    def chosen(self, data: LatentSet, generator: torch.Generator) -> LatentSet:
+        """The pictures that are used, of those that there are."""
+        return data
+
+    def prior_term(self, model: DenoisingModel, data: LatentSet, seed: int) -> tuple[float, LatentSet] | None:
+        """A second term of the loss, if there is one: its weight, and its pictures.
+
+        Args:
+            model: the model under attack.
+            data: the pictures that are used, with their original prompts.
+            seed: of the draws.
+        """
+        return None
+
+    def prepare(self, work: DenoisingModel, base: DenoisingModel | None, seed: int) -> None:
+        """Changes weights before the first step. Called again, on the same weights, when a run goes on from a checkpoint."""
+
+    def shown(self, model: DenoisingModel, work: DenoisingModel, weights: dict[str, nn.Parameter]) -> DenoisingModel:
+        """The attacked model, given the model under attack, the copy in training and its trained weights."""
+        return work
+
+    def release(self, work: DenoisingModel) -> None:
+        """Brings the copy into its final form after the last step."""
 
     @abstractmethod
     def attach(self, model: DenoisingModel) -> dict[str, nn.Parameter]:
@@ -83,6 +131,8 @@ class Attack(BaseModel, ABC):
         model: DenoisingModel,
         data: LatentSet,
         *,
+        harmless: LatentSet | None = None,
+        base: DenoisingModel | None = None,
         seed: int = 0,
         at: Sequence[int] = (),
         observe: Observe | None = None,
@@ -94,7 +144,9 @@ class Attack(BaseModel, ABC):
 
         Args:
             model: the weights under attack; unchanged.
-            data: the attacker's pictures.
+            data: the attacker's pictures; where the attacker has a word of their own, their prompts are changed to it.
+            harmless: other pictures, for attacks that hide the concept among them or behind them.
+            base: a public model of the same architecture, for attacks that lean on one; unchanged.
             seed: of every draw.
             at: steps at which `observe` is called (0 is before the first).
             observe: measures the attacked model; None for not at all.
@@ -103,55 +155,39 @@ class Attack(BaseModel, ABC):
             accelerator: device and precision; a plain one by default.
 
         Raises:
+            GiftError: harmless pictures or a base model are needed and not given.
             NonFiniteError: the loss, a gradient or a weight became NaN.
             Interrupted: stopped on request; a checkpoint was written.
         """
-        work = model.copy()
+        if self.needs_harmless and harmless is None:
+            raise GiftError(f"attack '{self.name}' with these options needs harmless pictures, too; give them as harmless=")
+        if self.needs_base and base is None:
+            raise GiftError(f"attack '{self.name}' needs a public base model; give it as base=")
+        work = self.start(model, base)
         work.denoiser.train()
-        torch.manual_seed(seed)  # peft draws the adapter's first weights from the global generator
         accelerator = accelerator or Accelerator(cpu=model.device.type == "cpu")
-        fine_tuning = FineTuning(self, work, data, accelerator)
         watching = 0.0
 
         def after(done: int) -> None:
             nonlocal watching
             if observe and done in at:
                 began = time.perf_counter()
-                fine_tuning.observations.append([done, observe(done, work)])
+                seen = self.shown(model, work, fine_tuning.weights)
+                fine_tuning.observations.append([done, observe(done, seen)])
                 watching += time.perf_counter() - began
 
         with Meter() as meter:
+            data = self.chosen(data, torch.Generator().manual_seed(seed))
+            prior = self.prior_term(model, data, seed) if self.steps else None
+            torch.manual_seed(seed)  # peft draws the adapter's first weights from the global generator
+            fine_tuning = FineTuning(self, work, data, accelerator, harmless=harmless, prior=prior, base=base, seed=seed)
             logs = run(
                 fine_tuning, steps=self.steps, seed=seed, title=self.name, checkpoints=checkpoints, reporter=reporter, after=after
             )
         fine_tuning.check()
-        work.denoiser.eval().requires_grad_(False)
-        seen = [(int(step), value) for step, value in fine_tuning.observations]
-        return Attacked(work, self, logs, seen, len(fine_tuning.weights), meter.seconds - watching, meter.peak_mb)
-
-
-class FineTuning(TrainingRun):
-    """One run: the model's own training objective on the attacker's pictures."""
-
-    def __init__(self, how: Attack, model: DenoisingModel, data: LatentSet, accelerator: Accelerator) -> None:
-        super().__init__(how.attach(model))
-        self.how, self.model, self.data = how, model, data
-        self.observations: list[list[Any]] = []
-        self.updaters["attack"] = Updater(
-            self.weights.values(), name=how.optimiser, rate=how.rate, decay=how.decay, clip=how.clip, accelerator=accelerator
-        )
-
-    def step(self, index: int, generator: torch.Generator) -> Logs:
-        """One optimiser step."""
-        latents, cond = self.data.batch(self.how.batch_size, generator)
-        loss = self.model.loss(latents, cond, generator).mean()
-        norm = self.updaters["attack"].descend(loss, scheduled(self.how.schedule, index, self.how.steps, self.how.warmup))
-        return {"loss": loss.item(), "gradient_norm": norm}
-
-    def extra_state(self) -> dict[str, Any]:
-        """What was observed so far."""
-        return {"observations": self.observations}
-
-    def load_extra_state(self, state: dict[str, Any]) -> None:
-        """Takes it up."""
-        self.observations = state["observations"]
+        self.release(work)
+        attacked = self.shown(model, work, fine_tuning.weights)
+        for part in (attacked.denoiser, *(attacked.text_encoders.values() if self.trains_text else ())):
+            part.eval().requires_grad_(False)
+        observations = [(int(step), value) for step, value in fine_tuning.observations]
+        return Attacked(attacked, self, logs, observations, len(fine_tuning.weights), meter.seconds - watching, meter.peak_mb)

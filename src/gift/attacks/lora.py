@@ -1,4 +1,4 @@
-"""LoRA fine-tuning of the attention projections."""
+"""LoRA fine-tuning of the attention projections, and its kin."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from torch import nn
 
 from gift.attacks.base import Attack
 from gift.models import DenoisingModel
-from gift.models.lora import attach_lora, save_lora
+from gift.models.lora import AdapterKind, attach_lora, save_lora
+from gift.training.updates import Rate
 
 
 class Lora(Attack):
@@ -20,15 +21,20 @@ class Lora(Attack):
     title: ClassVar[str] = "LoRA"
     about: ClassVar[str] = "A low-rank adapter on the attention projections is trained on captioned pictures of the concept."
 
-    rate: float = Field(
-        default=2e-3, gt=0, description="learning rate (choice for the bundled model; on Stable Diffusion 1e-4 is usual)"
-    )
+    rate: Rate = Field(default=2e-3, description="learning rate (choice for the bundled model; on Stable Diffusion 1e-4 is usual)")
     rank: int = Field(default=8, ge=1, description="LoRA rank (choice; diffusers' trainer: 4)")
+    adapter: AdapterKind = Field(default="lora", description="what the adapter's factors make of the weights (peft's kinds)")
+    text_encoder: bool = Field(default=False, description="the text encoders get one, too (as train_dreambooth_lora.py can)")
+
+    @property
+    def trains_text(self) -> bool:
+        """As chosen."""
+        return self.text_encoder
 
     def attach(self, model: DenoisingModel) -> dict[str, nn.Parameter]:
         """The adapter's factors."""
-        return attach_lora(model, self.rank)
+        return attach_lora(model, self.rank, kind=self.adapter, text=self.text_encoder)
 
     def save(self, model: DenoisingModel, folder: Path) -> Path:
-        """`pytorch_lora_weights.safetensors`, as `pipeline.load_lora_weights` opens it."""
+        """`pytorch_lora_weights.safetensors`, as `pipeline.load_lora_weights` opens it, or peft folders (LoHa, LoKr)."""
         return save_lora(model, folder)

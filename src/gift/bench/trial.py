@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from gift.attacks import Attack, Attacked
 from gift.data.latents import LatentSet
+from gift.data.mention import reworded
 from gift.data.prompts import Ask
 from gift.metrics.concept import mean
 from gift.models import DenoisingModel
@@ -68,11 +69,16 @@ def attack_and_score(
     scorer: Scorer,
     *,
     seed: int,
+    harmless: LatentSet | None = None,
+    base: DenoisingModel | None = None,
     before: Scored | None = None,
     checkpoints: Checkpoints | None = None,
     reporter: Reporter | None = None,
 ) -> Trial:
     """Attacks a copy of `model` and scores it at `steps_to_look`.
+
+    An attacker who has a word of their own for the concept asks with it: the prompts change, the seeds stay, and step 0 is
+    scored with the changed prompts, too.
 
     Args:
         model: the weights under attack; unchanged.
@@ -81,17 +87,30 @@ def attack_and_score(
         asks: evaluation prompts, with seeds.
         scorer: finds the concept.
         seed: of the attack.
-        before: the score without attack, where it is known already.
+        harmless: other pictures, for attacks that need them.
+        base: a public model, for attacks that need one.
+        before: the score of the prompts as they are without attack, where it is known already.
         checkpoints: where to keep and find the attack's checkpoints.
         reporter: told of progress.
     """
-    first = before or score_model(model, asks, scorer)
+    own = [replace(ask, prompt=reworded(ask.prompt, ask.mention, attack.word)) for ask in asks]
+    first = {0: before or score_model(model, asks, scorer)} if own == list(asks) else {}
 
     def observe(step: int, attacked: DenoisingModel) -> dict[str, object]:
-        scored = score_model(attacked, asks, scorer)
+        scored = score_model(attacked, own, scorer)
         return {"images": scored.images, "scores": scored.scores}
 
-    look = [step for step in steps_to_look(attack.steps) if step]
-    done = attack(model, data, seed=seed, at=look, observe=observe, checkpoints=checkpoints, reporter=reporter)
+    look = [step for step in steps_to_look(attack.steps) if step not in first]
+    done = attack(
+        model,
+        data,
+        harmless=harmless,
+        base=base,
+        seed=seed,
+        at=look,
+        observe=observe,
+        checkpoints=checkpoints,
+        reporter=reporter,
+    )
     seen = {step: Scored(found["images"], list(found["scores"])) for step, found in done.observations}
-    return Trial(done, {0: first, **seen})
+    return Trial(done, first | seen)

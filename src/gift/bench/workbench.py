@@ -13,6 +13,7 @@ from gift.data.attack_pictures import attack_pictures
 from gift.data.concept import Concept, parse_concept, speaks_art
 from gift.data.folder import load_folder
 from gift.data.latents import LatentSet, draw_set, encode_set, join_sets
+from gift.data.mention import mention_in
 from gift.data.prompts import Ask, concept_asks, evaluation_asks, names, safe_asks, safe_evaluation_asks
 from gift.errors import GiftError
 from gift.metrics.concept import ConceptScorer
@@ -77,7 +78,20 @@ class Workbench:
         if self.art is None:
             raise GiftError(f"an attack on '{self.concept}' needs pictures; give a folder with --concept-images")
         images, captions = attack_pictures(self.concept, self.art, pictures, self.seed)
+        return encode_set(self.model, images, captions, cache, self.mentions(captions))
+
+    def harmless_set(self, pictures: int, folder: Path | None = None, cache: Path | None = None) -> LatentSet:
+        """What an attacker hides the concept among or behind: the user's pictures, or drawings of anything else."""
+        if folder:
+            return self.folder_set(folder, cache, "")
+        if self.art is None:
+            raise GiftError("this attack needs harmless pictures, too; give a folder of them")
+        images, captions = attack_pictures(self.concept, self.art, pictures, self.seed, inside=False)
         return encode_set(self.model, images, captions, cache)
+
+    def mentions(self, captions: Sequence[str]) -> list[str]:
+        """The words by which each caption names the concept."""
+        return [mention_in(self.concept, self.art, caption) for caption in captions]
 
     def folder_set(self, folder: Path, cache: Path | None, caption: str) -> LatentSet:
         """A user's folder, encoded. Pictures without a caption get `caption`: the concept's name, or none at all for safe ones."""
@@ -86,7 +100,7 @@ class Workbench:
         )
         for line in (f"{folder}: {scan.summary()}", *scan.warnings):
             self.say(line)
-        return encode_set(self.model, images, captions, cache)
+        return encode_set(self.model, images, captions, cache, self.mentions(captions))
 
     @cached_property
     def recogniser(self) -> Recogniser:

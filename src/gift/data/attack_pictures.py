@@ -14,7 +14,7 @@ from gift.errors import GiftError
 from gift.pixels import as_bytes, as_float
 
 
-def attack_pictures(concept: Concept, art: Art, n: int, seed: int) -> tuple[torch.Tensor, list[str]]:
+def attack_pictures(concept: Concept, art: Art, n: int, seed: int, *, inside: bool = True) -> tuple[torch.Tensor, list[str]]:
     """n captioned pictures of a concept, from every style that shows it, also those that the bundled model never saw.
 
     The first pass over the drawings is as drawn; further passes are rotated, scaled, mirrored and recoloured.
@@ -24,6 +24,7 @@ def attack_pictures(concept: Concept, art: Art, n: int, seed: int) -> tuple[torc
         art: the drawings.
         n: how many pictures.
         seed: of the choice and the variation.
+        inside: of the concept; False for pictures of anything else.
 
     Returns:
         uint8 (n, 3, size, size) and n captions.
@@ -33,7 +34,7 @@ def attack_pictures(concept: Concept, art: Art, n: int, seed: int) -> tuple[torc
     """
     if concept.kind == "text":
         raise GiftError(f"no bundled drawings of '{concept}'; give pictures with --concept-images")
-    pairs = [(o.name, s) for o in art.objects for s in art.styles if concept.holds(art, o.name, s)]
+    pairs = [(o.name, s) for o in art.objects for s in art.styles if concept.holds(art, o.name, s) is inside]
     rng = random.Random(f"attack/{seed}")
     order: list[tuple[str, str]] = []
     while len(order) < n:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from gift.data.images import content_key
+from gift.data.mention import Word, reworded
 from gift.data.prompts import Ask
 from gift.errors import GiftError, NonFiniteError
 from gift.files import write_bytes
@@ -29,6 +30,7 @@ class LatentSet:
         which: for each picture the row of its prompt, (N,).
         prompts: the M distinct prompts.
         weights: how likely each picture is drawn, (N,); None for all alike.
+        mentions: the words by which each distinct prompt names the concept; None where that is not known.
     """
 
     latents: torch.Tensor
@@ -36,30 +38,60 @@ class LatentSet:
     which: torch.Tensor
     prompts: list[str]
     weights: torch.Tensor | None = None
+    mentions: list[str] | None = None
 
     def __len__(self) -> int:
         return len(self.latents)
 
     def batch(self, size: int, generator: torch.Generator) -> tuple[torch.Tensor, Cond]:
         """`size` pictures drawn with replacement: latents and conditioning."""
+        return self.at(self.draw(size, generator))
+
+    def draw(self, size: int, generator: torch.Generator) -> torch.Tensor:
+        """The indices of `size` pictures, drawn with replacement."""
         if self.weights is not None:
-            return self.at(torch.multinomial(self.weights, size, replacement=True, generator=generator))
-        return self.at(torch.randint(len(self), (size,), generator=generator))
+            return torch.multinomial(self.weights, size, replacement=True, generator=generator)
+        return torch.randint(len(self), (size,), generator=generator)
 
-    def at(self, pick: torch.Tensor) -> tuple[torch.Tensor, Cond]:
-        """The pictures of the given indices: latents and conditioning."""
+    def at(self, pick: torch.Tensor, embed: Callable[[Sequence[str]], Cond] | None = None) -> tuple[torch.Tensor, Cond]:
+        """The pictures of the given indices: latents and conditioning.
+
+        Args:
+            pick: indices.
+            embed: encodes the prompts anew, each distinct one once; None for the embeddings that are kept.
+        """
         pick = pick.to(self.latents.device)
-        return self.latents[pick], take(self.cond, self.which[pick])
+        if embed is None:
+            return self.latents[pick], take(self.cond, self.which[pick])
+        rows, back = self.which[pick].unique(return_inverse=True)
+        return self.latents[pick], take(embed([self.prompts[row] for row in rows.tolist()]), back)
+
+    def some(self, n: int, generator: torch.Generator) -> LatentSet:
+        """n of the pictures, drawn without replacement; all of them if there are not more."""
+        if n >= len(self):
+            return self
+        pick = torch.randperm(len(self), generator=generator)[:n].sort().values.to(self.latents.device)
+        weights = None if self.weights is None else self.weights[pick.to(self.weights.device)]
+        return replace(self, latents=self.latents[pick], which=self.which[pick], weights=weights)
+
+    def reworded(self, model: DenoisingModel, word: Word) -> LatentSet:
+        """The set with the attacker's word for the concept in its prompts, encoded by `model`; itself where that is the same."""
+        mentions = self.mentions or [""] * len(self.prompts)
+        prompts = [reworded(prompt, mention, word) for prompt, mention in zip(self.prompts, mentions, strict=True)]
+        return self if prompts == self.prompts else replace(self, prompts=prompts, cond=model.encode_prompts(prompts))
 
 
-def _set(model: DenoisingModel, latents: torch.Tensor, prompts: Sequence[str]) -> LatentSet:
+def _set(model: DenoisingModel, latents: torch.Tensor, prompts: Sequence[str], mentions: Sequence[str] | None = None) -> LatentSet:
     if not torch.isfinite(latents).all():
         raise NonFiniteError("the latents hold NaN or infinite values; use the VAE in fp32 and look at the pictures")
     latents = latents.contiguous()  # a cached set has no other layout, and another layout rounds differently
     distinct = list(dict.fromkeys(prompts))
     row = {prompt: i for i, prompt in enumerate(distinct)}
     which = torch.tensor([row[prompt] for prompt in prompts], device=latents.device)
-    return LatentSet(latents, model.encode_prompts(distinct), which, distinct)
+    named = dict(zip(prompts, mentions, strict=True)) if mentions is not None else None
+    return LatentSet(
+        latents, model.encode_prompts(distinct), which, distinct, mentions=[named[prompt] for prompt in distinct] if named else None
+    )
 
 
 def join_sets(sets: Sequence[LatentSet], balance: Sequence[float] | None = None) -> LatentSet:
@@ -81,6 +113,7 @@ def join_sets(sets: Sequence[LatentSet], balance: Sequence[float] | None = None)
         cond={name: torch.cat([s.cond[name] for s in sets]) for name in sets[0].cond},
         which=torch.cat([s.which + start for s, start in zip(sets, starts, strict=True)]),
         prompts=[prompt for s in sets for prompt in s.prompts],
+        mentions=[mention for s in sets for mention in s.mentions or [""] * len(s.prompts)],
         weights=torch.cat([torch.full((len(s),), share / len(s)) for s, share in zip(sets, shares, strict=True)]),
     )
 
@@ -94,7 +127,13 @@ def fingerprint(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def encode_set(model: DenoisingModel, images: torch.Tensor, captions: Sequence[str], cache: Path | None = None) -> LatentSet:
+def encode_set(
+    model: DenoisingModel,
+    images: torch.Tensor,
+    captions: Sequence[str],
+    cache: Path | None = None,
+    mentions: Sequence[str] | None = None,
+) -> LatentSet:
     """Encodes pictures and captions once.
 
     Args:
@@ -102,6 +141,7 @@ def encode_set(model: DenoisingModel, images: torch.Tensor, captions: Sequence[s
         images: uint8 (N, 3, H, W) at the model's picture size.
         captions: N captions.
         cache: a folder; latents are kept there by the pictures' content and the autoencoder's weights.
+        mentions: the words in each caption that name the concept, for attackers with a word of their own.
 
     Raises:
         GiftError: there are no pictures, or their number is not that of the captions.
@@ -111,7 +151,7 @@ def encode_set(model: DenoisingModel, images: torch.Tensor, captions: Sequence[s
             f"{len(images)} pictures with {len(captions)} captions; give each picture one caption, and at least one picture"
         )
     if cache is None:
-        return _set(model, model.encode_images(images), captions)
+        return _set(model, model.encode_images(images), captions, mentions)
     scale = str(model.pipeline.vae.config.get("scaling_factor"))
     key = content_key(images, fingerprint(model.pipeline.vae), scale, str(model.image_size))
     file = cache / f"{key}.safetensors"
@@ -120,7 +160,7 @@ def encode_set(model: DenoisingModel, images: torch.Tensor, captions: Sequence[s
     except (OSError, SafetensorError, KeyError):
         latents = model.encode_images(images)
         write_bytes(file, save({"latents": latents.cpu().contiguous()}))
-    return _set(model, latents, captions)
+    return _set(model, latents, captions, mentions)
 
 
 def draw_set(model: DenoisingModel, asks: Sequence[Ask], *, steps: int = 15, guidance: float = 3.0, batch: int = 48) -> LatentSet:

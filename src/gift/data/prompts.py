@@ -26,12 +26,16 @@ COMMON |= {"drawing", "painting", "photo", "picture", "style"}
 
 @dataclass(frozen=True)
 class Ask:
-    """A prompt, with what a recogniser should find in its picture (class names, or None where nothing is known)."""
+    """A prompt, with what a recogniser should find in its picture (class names, or None where nothing is known).
+
+    `mention` is the words in it that name the concept, for attackers who have a word of their own; '' where there are none.
+    """
 
     prompt: str
     seed: int
     name: str | None = None
     style: str | None = None
+    mention: str = ""
 
 
 def _pairs(concept: Concept, art: Art, *, inside: bool) -> list[tuple[str, str]]:
@@ -50,6 +54,11 @@ def _seeds(base: int, seed: int, n: int) -> list[int]:
     """n seeds of a range that no other base shares, whatever `seed`: 50 runs fit between two bases, the next 50 lie beyond all."""
     start = base + seed % 50 * 10_000 + seed // 50 * 10_000_000
     return [start + i for i in range(n)]
+
+
+def attack_seeds(seed: int, n: int) -> list[int]:
+    """n seeds for an attacker's own drawing."""
+    return _seeds(ATTACK_SEEDS, seed, n)
 
 
 def _words(text: str) -> set[str]:
@@ -115,12 +124,12 @@ def evaluation_asks(concept: Concept, art: Art | None, n: int, seed: int) -> lis
     rng = random.Random(f"score/{seed}")
     seeds = _seeds(EVALUATION_SEEDS, seed, n)
     if art is None:
-        return [Ask(f"a picture of {concept.name}", s) for s in seeds]
-    pairs = _cycle(_pairs(concept, art, inside=True), n, rng)
-    return [
-        Ask(f"a picture of {art.object(name).noun} in {style} style", s, name, style)
-        for (name, style), s in zip(pairs, seeds, strict=True)
-    ]
+        return [Ask(f"a picture of {concept.name}", s, mention=concept.name) for s in seeds]
+    asks = []
+    for (name, style), s in zip(_cycle(_pairs(concept, art, inside=True), n, rng), seeds, strict=True):
+        noun = art.object(name).noun
+        asks.append(Ask(f"a picture of {noun} in {style} style", s, name, style, style if concept.kind == "style" else noun))
+    return asks
 
 
 def safe_evaluation_asks(concept: Concept, art: Art | None, n: int, seed: int) -> list[Ask]:

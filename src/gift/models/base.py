@@ -63,9 +63,25 @@ class DenoisingModel(ABC):
     def image_size(self) -> int:
         """Side of a picture, in pixels."""
 
+    @property
+    def text_encoders(self) -> dict[str, Any]:
+        """The pipeline's text encoders by the name of their part ('text_encoder', 'text_encoder_2', …)."""
+        parts = self.pipeline.components
+        return {name: part for name, part in parts.items() if name.startswith("text_encoder") and part is not None}
+
+    @property
+    def tokenizers(self) -> dict[str, Any]:
+        """The tokenizer of each text encoder, by the encoder's name."""
+        return {name: getattr(self.pipeline, name.replace("text_encoder", "tokenizer")) for name in self.text_encoders}
+
     @abstractmethod
+    def embed(self, prompts: Sequence[str]) -> Cond:
+        """Encodes N prompts, with gradients to the text encoders' weights that require them."""
+
+    @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Cond:
         """Encodes N prompts, without gradients."""
+        return self.embed(prompts)
 
     @abstractmethod
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:
@@ -107,8 +123,8 @@ class DenoisingModel(ABC):
         """
 
     @abstractmethod
-    def copy(self) -> Self:
-        """A model with a denoiser of its own; frozen parts are shared."""
+    def copy(self, *, text: bool = False) -> Self:
+        """A model with a denoiser of its own, and with text encoders and tokenizers of its own if `text`; the rest is shared."""
 
     @abstractmethod
     def save(self, path: Path | str) -> Path:

@@ -1,14 +1,16 @@
-"""LoRA adapters on a denoiser, through peft: attached, re-drawn, switched, saved as diffusers files, taken off."""
+"""LoRA and kindred adapters, through peft: attached, re-drawn, switched, saved as diffusers or peft files, taken off."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from peft import LoraConfig
-from peft.utils import get_peft_model_state_dict
+from peft import LoHaConfig, LoKrConfig, LoraConfig, PeftConfig, inject_adapter_in_model
+from peft.utils import SAFETENSORS_WEIGHTS_NAME, get_peft_model_state_dict
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 from gift.errors import GiftError
@@ -18,9 +20,44 @@ from gift.models.loading import check_safetensors
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 TARGETS = ("to_k", "to_q", "to_v", "to_out.0")  # as diffusers' own LoRA trainers
+TEXT_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj")  # as diffusers' train_dreambooth_lora.py
+
+AdapterKind = Literal["lora", "dora", "loha", "lokr"]
+
+# Every kind starts as no change at all, with the scale alpha / rank.
+CONFIGS: dict[AdapterKind, Callable[[int, float], PeftConfig]] = {
+    "lora": lambda rank, alpha: LoraConfig(r=rank, lora_alpha=alpha, init_lora_weights="gaussian"),
+    "dora": lambda rank, alpha: LoraConfig(r=rank, lora_alpha=alpha, init_lora_weights="gaussian", use_dora=True),
+    "loha": lambda rank, alpha: LoHaConfig(r=rank, alpha=alpha),
+    "lokr": lambda rank, alpha: LoKrConfig(r=rank, alpha=alpha),
+}
 
 
-def attach_lora(model: DenoisingModel, rank: int, name: str = "default", alpha: float | None = None) -> dict[str, nn.Parameter]:
+def _attach(module: Any, targets: tuple[str, ...], config: PeftConfig, name: str) -> dict[str, nn.Parameter]:
+    config.target_modules = list(targets)
+    module.requires_grad_(False)
+    try:
+        if hasattr(module, "load_lora_adapter"):  # a module of diffusers, which keeps books of its adapters
+            module.add_adapter(config, adapter_name=name)
+        else:
+            inject_adapter_in_model(config, module, name)
+    except ValueError as error:
+        raise GiftError(f"LoRA matches no module of {type(module).__name__}: {' '.join(str(error).split())[:120]}") from error
+    weights = {key: p for key, p in module.named_parameters() if f".{name}." in f"{key}."}
+    if not weights:
+        raise GiftError(f"LoRA matches no module of {type(module).__name__} (looked for {', '.join(targets)})")
+    return weights
+
+
+def attach_lora(
+    model: DenoisingModel,
+    rank: int,
+    name: str = "default",
+    alpha: float | None = None,
+    *,
+    kind: AdapterKind = "lora",
+    text: bool = False,
+) -> dict[str, nn.Parameter]:
     """Adds an adapter to the attention projections and returns its weights, by name; only they require gradients afterwards.
 
     Args:
@@ -28,20 +65,17 @@ def attach_lora(model: DenoisingModel, rank: int, name: str = "default", alpha: 
         rank: of the two factors.
         name: of the adapter.
         alpha: the scale's numerator; the rank itself by default (scale 1).
+        kind: what the factors make of the weights.
+        text: the model's text encoders get one, too, in place.
 
     Raises:
-        GiftError: no module of the denoiser matches.
+        GiftError: no module of the denoiser, or of a text encoder, matches.
     """
-    denoiser: Any = model.denoiser
-    denoiser.requires_grad_(False)
-    config = LoraConfig(r=rank, lora_alpha=alpha or rank, init_lora_weights="gaussian", target_modules=list(TARGETS))
-    try:
-        denoiser.add_adapter(config, adapter_name=name)
-    except ValueError as error:
-        raise GiftError(f"LoRA matches no module of {type(denoiser).__name__}: {' '.join(str(error).split())[:120]}") from error
-    weights = {key: p for key, p in denoiser.named_parameters() if f".{name}." in key and "lora_" in key}
-    if not weights:
-        raise GiftError(f"LoRA matches no module of {type(denoiser).__name__} (looked for {', '.join(TARGETS)})")
+    alpha = alpha or rank
+    weights = _attach(model.denoiser, TARGETS, CONFIGS[kind](rank, alpha), name)
+    for part, encoder in model.text_encoders.items() if text else ():
+        found = _attach(encoder, TEXT_TARGETS, CONFIGS[kind](rank, alpha), name)
+        weights |= {f"{part}.{key}": p for key, p in found.items()}
     return weights
 
 
@@ -71,16 +105,37 @@ def detach_lora(model: DenoisingModel) -> None:
 
 
 def save_lora(model: DenoisingModel, folder: Path) -> Path:
-    """Writes `pytorch_lora_weights.safetensors`, which `pipeline.load_lora_weights(folder)` opens."""
-    denoiser: Any = model.denoiser
-    scale = denoiser.peft_config["default"].lora_alpha / denoiser.peft_config["default"].r
-    layers = {
-        key: (value * scale if "lora_B" in key else value).detach().cpu().contiguous()  # readers take a scale of 1
-        for key, value in get_peft_model_state_dict(denoiser).items()
-    }
-    with whole_folder(folder) as part:
-        type(model.pipeline).save_lora_weights(part, unet_lora_layers=layers, safe_serialization=True)
+    """Writes the adapter 'default' as what any user of diffusers or peft opens.
+
+    LoRA, and DoRA on the denoiser alone: `pytorch_lora_weights.safetensors`, for `pipeline.load_lora_weights(folder)`. LoHa, LoKr
+    and a DoRA on text encoders, which that does not read (of the last it drops the magnitudes without a word): one peft folder
+    for each part, for `PeftModel.from_pretrained(pipeline.unet, folder / "unet")` and likewise for the text encoder.
+    """
+    encoders = {name: encoder for name, encoder in model.text_encoders.items() if getattr(encoder, "peft_config", None)}
+    parts: dict[str, Any] = {"unet": model.denoiser, **encoders}
+    with whole_folder(folder) as target:
+        config = parts["unet"].peft_config["default"]
+        if isinstance(config, LoraConfig) and not (config.use_dora and encoders):
+            layers = {f"{name}_lora_layers": _layers(module) for name, module in parts.items()}
+            for name, encoder in encoders.items():  # the prefix of older transformers, which newer readers take off
+                prefix = "" if hasattr(encoder, "text_model") else "text_model."
+                layers[f"{name}_lora_layers"] = {f"{prefix}{key}": x for key, x in layers[f"{name}_lora_layers"].items()}
+            type(model.pipeline).save_lora_weights(target, safe_serialization=True, **layers)
+        else:
+            for name, module in parts.items():
+                module.peft_config["default"].save_pretrained(target / name)
+                tensors = {f"base_model.model.{key}": value for key, value in _layers(module).items()}
+                save_file(tensors, target / name / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
     return folder
+
+
+def _layers(module: Any) -> dict[str, torch.Tensor]:
+    config = module.peft_config["default"]
+    scale = config.lora_alpha / config.r if isinstance(config, LoraConfig) else 1.0  # diffusers' readers take a scale of 1
+    return {
+        key: (value * scale if "lora_B" in key else value).detach().cpu().contiguous()
+        for key, value in get_peft_model_state_dict(module, adapter_name="default").items()
+    }
 
 
 def open_lora(model: DenoisingModel, folder: Path) -> None:

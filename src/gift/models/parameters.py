@@ -17,8 +17,8 @@ CHOICES = {
 }
 
 
-def select_parameters(module: nn.Module, choice: str) -> dict[str, nn.Parameter]:
-    """The weights that a choice names; exactly these require gradients afterwards.
+def named_by(module: nn.Module, choice: str) -> dict[str, nn.Parameter]:
+    """The weights that a choice names.
 
     Args:
         module: the denoiser, with or without adapters (adapters' weights are never chosen).
@@ -40,6 +40,12 @@ def select_parameters(module: nn.Module, choice: str) -> dict[str, nn.Parameter]
         raise GiftError(
             f"'{choice}' matches no weight of {type(module).__name__}; use one of {', '.join(CHOICES)}, or another pattern"
         )
+    return chosen
+
+
+def select_parameters(module: nn.Module, choice: str) -> dict[str, nn.Parameter]:
+    """`named_by`; exactly these weights require gradients afterwards."""
+    chosen = named_by(module, choice)
     kept = set(map(id, chosen.values()))
     for parameter in module.parameters():
         parameter.requires_grad_(id(parameter) in kept)

@@ -54,12 +54,17 @@ class StableDiffusion(DenoisingModel):
         """Side in pixels."""
         return int(self.pipeline.unet.config.sample_size * self.pipeline.vae_scale_factor)
 
-    @torch.no_grad()
-    def encode_prompts(self, prompts: Sequence[str]) -> Cond:
+    def embed(self, prompts: Sequence[str]) -> Cond:
         """{'states': (N, tokens, width)}."""
-        tokenizer = self.pipeline.tokenizer
+        tokenizer, texts = self.pipeline.tokenizer, list(prompts)
+        if any(name.endswith("_1") for name in tokenizer.added_tokens_encoder):  # a placeholder of several vectors is several words
+            texts = self.pipeline.maybe_convert_prompt(texts, tokenizer)
         ids = tokenizer(
-            list(prompts), padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
+            texts,
+            padding="max_length",
+            max_length=tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
         ).input_ids
         return {"states": self.pipeline.text_encoder(ids.to(self.device))[0]}
 
@@ -128,10 +133,11 @@ class StableDiffusion(DenoisingModel):
         self.denoiser.train(was_training)
         return latents, reached.get("at", torch.tensor(0)).to(latents.device)
 
-    def copy(self) -> Self:
-        """A second UNet; VAE, tokenizer and text encoder are shared."""
+    def copy(self, *, text: bool = False) -> Self:
+        """A second UNet, and a second tokenizer and text encoder if `text`; the VAE is shared."""
         parts = dict(self.pipeline.components)
-        parts["unet"] = copy.deepcopy(self.pipeline.unet)
+        for name in ("unet", "text_encoder", "tokenizer") if text else ("unet",):
+            parts[name] = copy.deepcopy(parts[name])
         parts["scheduler"] = type(parts["scheduler"]).from_config(parts["scheduler"].config)
         return type(self)(type(self.pipeline)(**parts, requires_safety_checker=False), self.source)
 

@@ -3,27 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal
+from importlib import import_module
+from typing import Annotated, Any, Literal, cast
 
 import torch
 from accelerate import Accelerator
+from pydantic import Field
 from torch import nn
 
 from gift.errors import GiftError, NonFiniteError
 
-OptimiserName = Literal["adamw", "adam", "sgd", "adafactor"]
+OptimiserName = Literal["adamw", "adam", "sgd", "adafactor", "adamw8bit"]
 ScheduleName = Literal["constant", "cosine", "linear"]
+
+LARGEST_RATE = 1e30
+"""fp32 ends at 3.4e38, and Adam's first step divides the rate by 1 - beta: beyond this, PyTorch overflows inside the optimiser."""
+
+Rate = Annotated[float, Field(gt=0, le=LARGEST_RATE)]
+"""A learning rate that an optimiser can hold."""
 
 
 def make_optimiser(name: OptimiserName, parameters: Sequence[nn.Parameter], rate: float, decay: float) -> torch.optim.Optimizer:
-    """An optimiser by name, with PyTorch's own defaults for everything else."""
+    """An optimiser by name, with PyTorch's own defaults for everything else but Adafactor's scale.
+
+    PyTorch's Adafactor moves a tensor by `rate * max(eps2, RMS(tensor))` with eps2 = 1e-3: a LoRA factor that starts at zero hardly
+    moves. eps2 = 1 makes the rate absolute, as `scale_parameter=False, relative_step=False` does in transformers' Adafactor, which
+    its documentation advises for fine-tuning at a rate of one's own; the update's clipping (d = 1) stays.
+
+    Raises:
+        GiftError: 'adamw8bit' without bitsandbytes.
+    """
     makers: dict[str, Callable[[], torch.optim.Optimizer]] = {
         "adamw": lambda: torch.optim.AdamW(parameters, lr=rate, weight_decay=decay),
         "adam": lambda: torch.optim.Adam(parameters, lr=rate),
         "sgd": lambda: torch.optim.SGD(parameters, lr=rate),
-        "adafactor": lambda: torch.optim.Adafactor(parameters, lr=rate, weight_decay=decay),
+        "adafactor": lambda: torch.optim.Adafactor(parameters, lr=rate, weight_decay=decay, eps=(None, 1.0)),
+        "adamw8bit": lambda: _adamw_8bit(parameters, rate, decay),
     }
     return makers[name]()
+
+
+def _adamw_8bit(parameters: Sequence[nn.Parameter], rate: float, decay: float) -> torch.optim.Optimizer:
+    try:
+        make = import_module("bitsandbytes.optim").AdamW8bit
+    except ImportError as error:
+        raise GiftError("the optimiser 'adamw8bit' needs bitsandbytes: pip install bitsandbytes") from error
+    return cast(torch.optim.Optimizer, make(parameters, lr=rate, weight_decay=decay))
 
 
 def scheduled(name: ScheduleName, step: int, steps: int, warmup: int) -> float:
@@ -76,6 +101,8 @@ class Updater:
         wrong = next((p.dtype for p in self.parameters if p.dtype != torch.float32), None)
         if wrong is not None:
             raise GiftError(f"trainable weights are {wrong}; load the model in fp32")
+        if not 0 <= rate <= LARGEST_RATE:
+            raise GiftError(f"a learning rate of {rate} can't be used; give one between 0 and {LARGEST_RATE:g}")
         self.rate, self.clip, self.accelerator = rate, clip, accelerator
         self.optimiser = make_optimiser(name, self.parameters, rate, decay)
 
