@@ -27,9 +27,9 @@ class Esd(Immunizer):
     uses_safe: ClassVar[bool] = False
 
     steps: int = Field(default=80, ge=0, description="steps (the paper's code: 200, at its own rate)")
-    rate: float = Field(default=3e-4, gt=0, description="learning rate (choice; the paper's code: 5e-5 on Stable Diffusion)")
+    rate: float = Field(default=2e-4, gt=0, description="learning rate (choice; the paper's code: 5e-5 on Stable Diffusion)")
     eta: float = Field(default=2.0, ge=0, description="negative guidance (the paper's code: 2)")
-    variant: Literal["x", "u", "full"] = Field(default="full", description="weights that move: ESD-x, ESD-u or all (choice)")
+    variant: Literal["x", "u", "full"] = Field(default="x", description="weights that move: ESD-x, ESD-u or all (choice)")
     batch_size: int = Field(default=4, ge=1, description="samples a step, at one timestep (choice; the paper's code: 1)")
     sampler_steps: int = Field(default=15, ge=2, description="of the partial run (choice; the paper's code: 50)")
     guidance: float = Field(default=3.0, ge=0, description="of the partial run (the paper's code: 3)")
