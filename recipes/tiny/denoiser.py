@@ -106,7 +106,7 @@ def train(steps: int, warm: bool = False, compiled: bool = False) -> None:
     text_encoder: CLIPTextModel = model["text_encoder"]
     unet = torch.compile(model["unet"]) if compiled else model["unet"]
     scheduler = make_scheduler()
-    run = Run(WORK / "denoiser.pt", model, peak=1.5e-3, steps=steps, ema=0.998)
+    run = Run(WORK / "denoiser.pt", model, peak=1e-3, steps=steps, ema=0.998)
 
     def loss(step: int, generator: torch.Generator) -> torch.Tensor:
         pick = torch.randint(data.shape[1], (BATCH,), generator=generator)

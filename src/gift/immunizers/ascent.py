@@ -10,7 +10,7 @@ from pydantic import Field
 from gift.immunizers.base import Immunizer, Method, Task
 from gift.immunizers.terms import Bound, bounded
 from gift.training.loop import Logs
-from gift.training.updates import Updater
+from gift.training.updates import Rate, Updater
 
 
 class Ascent(Immunizer):
@@ -22,7 +22,7 @@ class Ascent(Immunizer):
     uses_safe: ClassVar[bool] = False
 
     steps: int = Field(default=60, ge=0, description="ascent steps (choice)")
-    rate: float = Field(default=5e-5, gt=0, description="learning rate (choice)")
+    rate: Rate = Field(default=5e-5, description="learning rate (choice)")
     bound: Bound = Field(default="log", description="bound on the ascent (choice)")
     ceiling: float = Field(default=2.0, gt=0, description="where the hinge is flat (choice)")
     train: str = Field(default="all", description="weights that move")

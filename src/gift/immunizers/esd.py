@@ -9,7 +9,7 @@ from pydantic import Field
 
 from gift.immunizers.base import Immunizer, Method, Task
 from gift.training.loop import Logs
-from gift.training.updates import Updater
+from gift.training.updates import Rate, Updater
 
 VARIANTS = {"x": "cross-attention", "u": "non-cross-attention", "full": "all"}
 
@@ -27,7 +27,7 @@ class Esd(Immunizer):
     uses_safe: ClassVar[bool] = False
 
     steps: int = Field(default=80, ge=0, description="steps (the paper's code: 200, at its own rate)")
-    rate: float = Field(default=2e-4, gt=0, description="learning rate (choice; the paper's code: 5e-5 on Stable Diffusion)")
+    rate: Rate = Field(default=2e-4, description="learning rate (choice; the paper's code: 5e-5 on Stable Diffusion)")
     eta: float = Field(default=2.0, ge=0, description="negative guidance (the paper's code: 2)")
     variant: Literal["x", "u", "full"] = Field(default="x", description="weights that move: ESD-x, ESD-u or all (choice)")
     batch_size: int = Field(default=4, ge=1, description="samples a step, at one timestep (choice; the paper's code: 1)")

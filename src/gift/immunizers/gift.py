@@ -16,7 +16,7 @@ from gift.immunizers.simulated import Attacker, SimulatedAttack
 from gift.immunizers.terms import Bound, Distance, Noise, Representations, bounded, project_away, total_norm
 from gift.models import Cond
 from gift.training.loop import Logs
-from gift.training.updates import OptimiserName, Updater, scheduled
+from gift.training.updates import OptimiserName, Rate, Updater, scheduled
 
 SafeTarget = Literal["data", "reference"]
 
@@ -33,8 +33,8 @@ class Gift(Immunizer):
 
     steps: int = Field(default=150, ge=0, description="rounds of lower and upper level (choice)")
     safe_steps: int = Field(default=1, ge=1, description="K, safe steps a round (choice)")
-    safe_rate: float = Field(default=5e-4, gt=0, description="a_P (choice)")
-    immunize_rate: float = Field(default=2e-4, gt=0, description="a_I (choice)")
+    safe_rate: Rate = Field(default=5e-4, description="a_P (choice)")
+    immunize_rate: Rate = Field(default=2e-4, description="a_I (choice)")
     immunize_optimiser: OptimiserName = Field(default="adamw", description="turns the immunizing gradient into a step (choice)")
     noise_weight: float = Field(default=0.0, ge=0, description="beta, weight of representation noising (choice)")
     ascent_weight: float = Field(default=1.0, ge=0, description="gamma, weight of loss maximisation (choice)")

@@ -10,7 +10,7 @@ from pydantic import Field
 from gift.immunizers.base import Immunizer, Method, Task
 from gift.models.lora import attach_lora, detach_lora
 from gift.training.loop import Logs
-from gift.training.updates import Updater
+from gift.training.updates import Rate, Updater
 
 ADAPTER = "adaptation"
 
@@ -31,8 +31,8 @@ class Imma(Immunizer):
     uses_safe: ClassVar[bool] = False
 
     steps: int = Field(default=150, ge=0, description="steps (the code: 1000)")
-    adapt_rate: float = Field(default=1e-3, gt=0, description="inner rate (the code: 1e-4 on Stable Diffusion)")
-    immunize_rate: float = Field(default=1e-4, gt=0, description="outer rate (the code: 1e-5 on Stable Diffusion)")
+    adapt_rate: Rate = Field(default=1e-3, description="inner rate (the code: 1e-4 on Stable Diffusion)")
+    immunize_rate: Rate = Field(default=1e-4, description="outer rate (the code: 1e-5 on Stable Diffusion)")
     rank: int = Field(default=4, ge=1, description="rank of the adaptation (the code: 4)")
     decay: float = Field(default=1e-2, ge=0, description="weight decay (the code's)")
     batch_size: int = Field(default=8, ge=1, description="pictures a step (choice; the code: 1)")

@@ -10,7 +10,7 @@ from pydantic import Field
 from gift.immunizers.base import Immunizer, Method, Task
 from gift.immunizers.terms import Bound, Distance, Noise, Representations, bounded
 from gift.training.loop import Logs
-from gift.training.updates import Updater
+from gift.training.updates import Rate, Updater
 
 
 class Joint(Immunizer):
@@ -21,7 +21,7 @@ class Joint(Immunizer):
     about: ClassVar[str] = "The same terms as GIFT in one loss with one optimiser: the control for the two levels."
 
     steps: int = Field(default=150, ge=0, description="steps (choice: as GIFT's rounds)")
-    rate: float = Field(default=5e-4, gt=0, description="learning rate (choice: as GIFT's safe rate)")
+    rate: Rate = Field(default=5e-4, description="learning rate (choice: as GIFT's safe rate)")
     noise_weight: float = Field(default=0.0, ge=0, description="beta (choice)")
     ascent_weight: float = Field(default=0.2, ge=0, description="gamma (choice)")
     bound: Bound = Field(default="log", description="b (choice)")

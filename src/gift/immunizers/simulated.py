@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from typing import Annotated, Literal
 
 import torch
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from torch import nn
 
 from gift.immunizers.base import Task
 from gift.models.lora import attach_lora, detach_lora, redraw_lora, switch_lora
-from gift.training.updates import OptimiserName, Updater
+from gift.training.updates import OptimiserName, Rate, Updater
 
 Kind = Literal["full", "lora"]
 ADAPTER = "simulated"
@@ -25,7 +25,7 @@ def _rising(rates: tuple[float, float]) -> tuple[float, float]:
     return rates
 
 
-Rates = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_rising)]
+Rates = Annotated[tuple[Rate, Rate], AfterValidator(_rising)]
 
 
 class Attacker(BaseModel):
