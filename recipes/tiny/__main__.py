@@ -35,6 +35,14 @@ def autoencoder(steps: int = 5200) -> None:
 
 
 @app.command()
+def perceptual(steps: int = 1500) -> None:
+    """Train the network that compares pictures for the next stage (resumable)."""
+    from .perceptual import train
+
+    train(steps)
+
+
+@app.command()
 def decoder(steps: int = 4000) -> None:
     """Train the autoencoder's decoder on, on frozen latents (resumable)."""
     from .autoencoder import measure
@@ -61,11 +69,11 @@ def denoiser(steps: int = 16000, warm: bool = False, compiled: bool = False) -> 
 
 
 @app.command()
-def export() -> None:
-    """Write the pipeline folder into the package's data."""
+def export(before: int = 0) -> None:
+    """Write the pipeline folder into the package's data; `--before` counts the steps before a warm start, for the card."""
     from .export import export as run
 
-    run()
+    run(before)
 
 
 @app.command()

@@ -80,7 +80,7 @@ def train(steps: int) -> None:
 
 
 def load(refined: bool = True) -> AutoencoderKL:
-    """The trained autoencoder (averaged weights), frozen, with its latent scale set; without a checkpoint, the shipped one.
+    """The trained autoencoder (averaged weights), frozen, with its latent scale set; without a checkpoint, from the shipped one.
 
     Args:
         refined: with the decoder that was trained on, if there is one.
@@ -89,14 +89,16 @@ def load(refined: bool = True) -> AutoencoderKL:
         OSError: it was neither trained nor shipped.
     """
     checkpoint = WORK / "autoencoder.pt"
-    if not checkpoint.exists():
-        return AutoencoderKL.from_pretrained(ASSETS / "tiny" / "vae", torch_dtype=torch.float32).eval().requires_grad_(False)
-    model = build()
-    state = torch.load(checkpoint, weights_only=True)
-    model.load_state_dict(state["average"])
+    trained = checkpoint.exists()
+    if trained:
+        model = build()
+        model.load_state_dict(torch.load(checkpoint, weights_only=True)["average"])
+    else:
+        model = AutoencoderKL.from_pretrained(ASSETS / "tiny" / "vae", torch_dtype=torch.float32)
     if refined and (WORK / "decoder.pt").exists():
-        better = torch.load(WORK / "decoder.pt", weights_only=True)["average"]
-        model.load_state_dict(better, strict=False)
+        model.load_state_dict(torch.load(WORK / "decoder.pt", weights_only=True)["average"], strict=False)
+    if not trained:
+        return model.eval().requires_grad_(False)
     model.eval().requires_grad_(False)
     art = load_art()
     images = torch.cat([art.atlas(style) for style in art.trained_styles])

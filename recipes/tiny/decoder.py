@@ -9,12 +9,13 @@ from gift.data.art import load_art
 from gift.data.augment import move, recolour
 from gift.pixels import as_float
 
-from . import autoencoder
+from . import autoencoder, perceptual
 from .config import WORK
 from .loop import Run
 
 BATCH = 16
 BLUR = 0.15  # most noise on the latents, in units of their deviation: a denoiser's latents are never exact (choice)
+LOOKS = 1.0  # weight of the perceptual distance beside the pixel distance (choice)
 CHECKPOINT = WORK / "decoder.pt"
 
 
@@ -31,6 +32,7 @@ def train(steps: int) -> None:
     with torch.no_grad():
         latents = torch.cat([vae.encode(as_float(x)).latent_dist.mean for x in images.split(64)])
     deviation = latents.std()
+    judge = perceptual.load()
     parts = decoding_parts(vae).requires_grad_(True)
     run = Run(CHECKPOINT, parts, peak=1e-3, steps=steps)
 
@@ -44,6 +46,6 @@ def train(steps: int) -> None:
         latent = torch.cat([latents[pick[:half]], changed])
         share = BLUR * torch.rand((BATCH, 1, 1, 1), generator=generator)
         out = vae.decode(latent + share * deviation * torch.randn(latent.shape, generator=generator)).sample
-        return autoencoder.distance(out, x)
+        return autoencoder.distance(out, x) + LOOKS * judge.distance(out, x)
 
     run.go(loss)

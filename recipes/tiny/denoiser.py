@@ -84,6 +84,7 @@ def latents() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         with torch.no_grad():
             rows.append(torch.cat([vae.encode(x).latent_dist.mean for x in moved.split(64)]) * vae.config.scaling_factor)
     stack = torch.stack(rows)
+    cache.parent.mkdir(parents=True, exist_ok=True)
     torch.save({"latents": stack, "objects": objects, "styles": styles, "scale": vae.config.scaling_factor}, cache)
     return stack, objects, styles
 

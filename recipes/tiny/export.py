@@ -45,8 +45,8 @@ moved and scaled.
 """
 
 
-def export() -> None:
-    """Writes `assets/tiny` from the averaged weights of the last checkpoints."""
+def export(before: int = 0) -> None:
+    """Writes `assets/tiny` from the averaged weights of the last checkpoints; `before`: denoiser steps before a warm start."""
     art = load_art()
     tokenizer, parts = make()
     state = torch.load(WORK / "denoiser.pt", weights_only=True)
@@ -79,7 +79,9 @@ def export() -> None:
         if info["trained"]
     )
     styles = ", ".join(art.trained_styles)
-    text = CARD.format(objects=len(art.objects), styles=len(art.trained_styles), names=styles, steps=state["step"], credits=credits)
+    text = CARD.format(
+        objects=len(art.objects), styles=len(art.trained_styles), names=styles, steps=before + state["step"], credits=credits
+    )
     (target / "README.md").write_text(text)
     print(f"exported step {state['step']}: {size(target):.1f} MB, recogniser {size(ASSETS / 'recogniser'):.1f} MB")
 
