@@ -15,6 +15,12 @@ class NonFiniteError(GiftError):
     exit_code = 3
 
 
+class CellsFailed(GiftError):  # noqa: N818 - a grid's verdict
+    """Some cells of a grid could not be computed; the others are written."""
+
+    exit_code = 1
+
+
 class Interrupted(GiftError):  # noqa: N818 - not a fault
     """Stopped on request; a checkpoint was written and the same command goes on from it."""
 

@@ -31,15 +31,38 @@ class Store:
             settings: all that the outcome depends on, as JSON.
             compute: gives nested dicts and lists of tensors, numbers and text.
         """
-        key = hashlib.sha256(json.dumps([name, settings], sort_keys=True).encode()).hexdigest()[:16]
-        file = self.folder / f"{name.replace('/', '-')}-{key}.safetensors"
-        try:
-            with safe_open(file, framework="pt") as kept:
-                found = {tensor: kept.get_tensor(tensor) for tensor in kept.keys()}  # noqa: SIM118 - not a dict
-                return unflatten(json.loads(kept.metadata()["layout"]), found)
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError):
-            value = compute()
+        found = self.find(name, settings)
+        if found is not None:
+            return found
+        value = compute()
         tensors: dict[str, torch.Tensor] = {}
         layout = flatten(value, tensors)
-        write_bytes(file, save(tensors, metadata={"layout": json.dumps(layout)}))
+        write_bytes(self.file(name, settings), save(tensors, metadata={"layout": json.dumps(layout)}))
         return value
+
+    @staticmethod
+    def key(name: str, settings: dict[str, Any]) -> str:
+        """16 hexadecimal digits that stand for the name and all of the settings."""
+        return hashlib.sha256(json.dumps([name, settings], sort_keys=True).encode()).hexdigest()[:16]
+
+    def file(self, name: str, settings: dict[str, Any]) -> Path:
+        """Where the piece is kept."""
+        return self.folder / f"{name.replace('/', '-')}-{self.key(name, settings)}.safetensors"
+
+    def find(self, name: str, settings: dict[str, Any]) -> dict[str, Any] | None:
+        """The piece, or None if it is not there or not whole."""
+        try:
+            with safe_open(self.file(name, settings), framework="pt") as kept:
+                found = {tensor: kept.get_tensor(tensor) for tensor in kept.keys()}  # noqa: SIM118 - not a dict
+                value: dict[str, Any] = unflatten(json.loads(kept.metadata()["layout"]), found)
+                return value
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+            return None
+
+    def has(self, name: str, settings: dict[str, Any]) -> bool:
+        """Whether the piece is there; its header and its length are looked at, its contents are not."""
+        try:
+            with safe_open(self.file(name, settings), framework="pt") as kept:
+                return "layout" in (kept.metadata() or {})
+        except (OSError, SafetensorError):
+            return False

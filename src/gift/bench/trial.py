@@ -33,6 +33,10 @@ class Scored:
         return mean(self.scores)
 
 
+Watch = Callable[[int, Scored], None]
+"""Told of each look as it is taken: the attack's step and what was seen. What it raises ends the attack."""
+
+
 def score_model(model: DenoisingModel, asks: Sequence[Ask], scorer: Scorer) -> Scored:
     """Generates a picture for each ask and scores it.
 
@@ -74,6 +78,7 @@ def attack_and_score(
     before: Scored | None = None,
     checkpoints: Checkpoints | None = None,
     reporter: Reporter | None = None,
+    watch: Watch | None = None,
 ) -> Trial:
     """Attacks a copy of `model` and scores it at `steps_to_look`.
 
@@ -92,12 +97,15 @@ def attack_and_score(
         before: the score of the prompts as they are without attack, where it is known already.
         checkpoints: where to keep and find the attack's checkpoints.
         reporter: told of progress.
+        watch: told of each look after the first; again of those that a resumed run takes again.
     """
     own = [replace(ask, prompt=reworded(ask.prompt, ask.mention, attack.word)) for ask in asks]
     first = {0: before or score_model(model, asks, scorer)} if own == list(asks) else {}
 
     def observe(step: int, attacked: DenoisingModel) -> dict[str, object]:
         scored = score_model(attacked, own, scorer)
+        if watch:
+            watch(step, scored)
         return {"images": scored.images, "scores": scored.scores}
 
     look = [step for step in steps_to_look(attack.steps) if step not in first]

@@ -29,6 +29,9 @@ def attack(
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the attacked weights and the curve go.")] = Path("attacked"),
     concept_images: Annotated[Path | None, typer.Option(help="The attacker's pictures; else bundled drawings.")] = None,
     skip_bad_images: Annotated[bool | None, typer.Option("--skip-bad-images", help="Go on without unreadable pictures.")] = None,
+    search: Annotated[
+        int | None, typer.Option(metavar="N", help="Try N attacks, the given one first, and report the worst.", min=0)
+    ] = None,
     config: ConfigOption = None,
     seed: SeedOption = None,
     settings: SetOption = None,
@@ -38,11 +41,12 @@ def attack(
     Example: `gift attack out/model --concept mushroom --attack lora --steps 150 --output attacked/`
     """
     flags = {"model": model, "concept": concept, "attack": attack, "steps": steps, "concept_images": concept_images, "seed": seed}
-    flags["skip_bad_images"] = skip_bad_images
+    flags |= {"skip_bad_images": skip_bad_images, "search": search}
     given = resolve(config, flags, settings)
     from gift.api import attack as run
     from gift.bench.workbench import Workbench
     from gift.cli.configs import AttackConfig
+    from gift.cli.searching import search_attack
     from gift.files import write_json
     from gift.metrics.flags import attack_flags
     from gift.models import load
@@ -61,7 +65,10 @@ def attack(
         _ = Workbench.of(opened, chosen.concept, chosen.seed).scorer  # told before anything is written
         reporter.say(opened.describe())
         write_config(folder, "attack", chosen.model_dump(mode="json"))
-        rest = chosen.model_dump(exclude={"model", "options"})
+        if chosen.search:
+            search_attack(opened, chosen, folder, reporter)
+            return
+        rest = chosen.model_dump(exclude={"model", "options", "search"})
         curve = run(
             opened, **rest, cache=folder / "work" / "latents", work=folder / "work" / "steps", reporter=reporter, **chosen.options
         )

@@ -36,6 +36,7 @@ class AttackConfig(_Config):
 
     attack: str = "lora"
     steps: int = Field(default=150, ge=0)
+    search: int = Field(default=0, ge=0)
     concept_images: Path | None = None
     pictures: int = Field(default=64, ge=1)
     evaluation_pictures: int = Field(default=36, ge=2)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gift.cli import attack, demo, evaluate, generate, immunize, listing, report
+from gift.cli import attack, bench, demo, evaluate, generate, immunize, listing, report
 
 app = typer.Typer(
     name="gift",
@@ -21,6 +21,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "demo": demo.demo,
     "immunize": immunize.immunize,
     "attack": attack.attack,
+    "bench": bench.bench,
     "evaluate": evaluate.evaluate,
     "generate": generate.generate,
     "report": report.report,

@@ -1,0 +1,72 @@
+"""What the pieces of one model, concept and seed have in common, opened once in a process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+from gift.bench.identity import model_identity
+from gift.bench.workbench import Workbench
+from gift.data.latents import LatentSet, fingerprint
+from gift.models import DenoisingModel, load
+
+
+def opened(source: str) -> tuple[DenoisingModel, str]:
+    """A model and its identity, opened once in a process.
+
+    Raises:
+        GiftError: it can't be opened.
+    """
+    return _opened(source)
+
+
+@lru_cache(maxsize=4)
+def _opened(source: str) -> tuple[DenoisingModel, str]:
+    model = load(source)
+    return model, model_identity(model)
+
+
+def forget() -> None:
+    """Opens models anew from here on."""
+    _opened.cache_clear()
+    _of.cache_clear()
+
+
+@dataclass(frozen=True)
+class Context:
+    """A workbench with its model's identity; the attacker's pictures are encoded once."""
+
+    bench: Workbench
+    identity: str
+
+    @classmethod
+    def of(cls, model: str, concept: str, seed: int) -> Context:
+        """The context, one a process.
+
+        Raises:
+            GiftError: no such model or concept.
+        """
+        return _of(model, concept, seed)
+
+    @cached_property
+    def recogniser_identity(self) -> str:
+        """Which network scores.
+
+        Raises:
+            GiftError: nothing can recognise the concept.
+        """
+        return fingerprint(self.bench.scorer.recogniser)[:16]
+
+    def attack_set(self, pictures: int) -> LatentSet:
+        """The attacker's pictures."""
+        return self._sets[pictures] if pictures in self._sets else self._sets.setdefault(pictures, self.bench.attack_set(pictures))
+
+    @cached_property
+    def _sets(self) -> dict[int, LatentSet]:
+        return {}
+
+
+@lru_cache(maxsize=16)
+def _of(model: str, concept: str, seed: int) -> Context:
+    network, identity = opened(model)
+    return Context(Workbench.of(network, concept, seed), identity)

@@ -1,0 +1,59 @@
+"""The pieces of a grid and how they hang together: each named by a hash of all that it depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+from gift.bench.store import Store
+
+Kind = Literal["set", "defence", "score", "price", "attack", "search"]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One unit of work, self-contained, so that any process can do it.
+
+    Attributes:
+        kind: what is computed.
+        label: for the reader.
+        settings: all that the outcome depends on besides the needs, as JSON.
+        needs: the pieces that it is computed from, by what they are to it.
+        places: where the models are found on this machine; no part of the identity.
+        gate: a piece that must show the concept before this one is worth while; no part of the identity.
+    """
+
+    kind: Kind
+    label: str
+    settings: Mapping[str, Any]
+    needs: Mapping[str, Piece] = field(default_factory=dict)
+    places: Mapping[str, str] = field(default_factory=dict)
+    gate: Piece | None = None
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """What the key is a hash of."""
+        return {"settings": dict(self.settings), "needs": {role: piece.key for role, piece in self.needs.items()}}
+
+    @cached_property
+    def key(self) -> str:
+        """16 hexadecimal digits."""
+        return Store.key(self.kind, self.content)
+
+    @property
+    def before(self) -> tuple[Piece, ...]:
+        """The pieces that must be there before this one can be computed."""
+        return (*self.needs.values(), *([self.gate] if self.gate else []))
+
+    def all(self) -> Iterator[Piece]:
+        """This piece and all that it rests on, those first; some more than once."""
+        for piece in self.before:
+            yield from piece.all()
+        yield self
+
+
+def in_order(pieces: list[Piece]) -> dict[str, Piece]:
+    """All pieces by key, each once and after what it rests on."""
+    return {piece.key: piece for last in pieces for piece in last.all()}

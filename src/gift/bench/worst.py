@@ -1,0 +1,85 @@
+"""The worst attack on one model, outside a grid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from gift.attacks import Attack
+from gift.bench.compute import as_value
+from gift.bench.search import search
+from gift.bench.space import SearchConfig
+from gift.bench.trial import Watch, attack_and_score, score_model
+from gift.bench.workbench import Workbench
+from gift.models import DenoisingModel
+from gift.training.checkpoint import Checkpoints
+from gift.training.progress import Reporter
+
+
+def find_worst(
+    model: DenoisingModel,
+    concept: str,
+    first: Attack,
+    config: SearchConfig,
+    folder: Path,
+    *,
+    base: DenoisingModel | None = None,
+    pictures: int = 64,
+    evaluation_pictures: int = 36,
+    concept_images: Path | None = None,
+    skip_bad_images: bool = False,
+    seed: int = 0,
+    reporter: Reporter | None = None,
+) -> dict[str, Any]:
+    """Searches for the attack that brings most of a concept back on a model's weights.
+
+    Args:
+        model: the weights under attack; unchanged.
+        concept: what the attacker wants back.
+        first: the default attack, which is the first trial.
+        config: ranges, trials, pruner.
+        folder: holds `study.db`, which goes on where it stopped, and checkpoints in `work/`.
+        base: a public model, for attacks that lean on one.
+        pictures: how many bundled drawings the attacker has.
+        evaluation_pictures: pictures a score.
+        concept_images: the attacker's own pictures instead of the drawings.
+        skip_bad_images: go on without pictures that can't be read, rather than stop.
+        seed: of all draws, and of the search's proposals.
+        reporter: told of progress.
+
+    Returns:
+        As `search`, and `score_before`, the score without any attack.
+
+    Raises:
+        GiftError: nothing can recognise the concept, or the folder holds another search.
+        Interrupted: stopped on request.
+    """
+    say = reporter.say if reporter else lambda text: None
+    bench = Workbench.of(model, concept, seed, say=say, skip_bad_images=skip_bad_images)
+    asks, scorer = bench.asks(evaluation_pictures), bench.scorer
+    before = score_model(model, asks, scorer)
+    cache = folder / "work" / "latents"
+    data = bench.attack_set(pictures, concept_images, cache)
+
+    def attempt(number: int, how: Attack, watch: Watch) -> dict[str, Any]:
+        kept = Checkpoints(folder / "work" / f"trial-{number}", {"attack": repr(how), "concept": concept, "seed": seed})
+        harmless = bench.harmless_set(pictures, None, cache) if how.needs_harmless else None
+        done = attack_and_score(
+            model,
+            how,
+            data,
+            asks,
+            scorer,
+            seed=seed,
+            harmless=harmless,
+            base=base,
+            before=before,
+            checkpoints=kept,
+            reporter=reporter,
+            watch=watch,
+        )
+        kept.clear()
+        return as_value(how, done)
+
+    found = search(config, first, attempt, folder / "study.db", seed=seed, reporter=reporter)
+    return {"score_before": before.score, **found}

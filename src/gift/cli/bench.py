@@ -1,0 +1,116 @@
+"""`gift bench`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gift.cli.common import output_folder, quiet_libraries, reporting
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from gift.bench.runner import Workers
+
+
+@reporting
+def bench(
+    grid: Annotated[str | None, typer.Argument(help="A YAML file, or a bundled grid: smoke, paper, worst, full.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where pieces, records and the summary go.")] = Path("bench"),
+    jobs: Annotated[int | None, typer.Option(help="Processes, or pieces at once on a cluster.", min=1)] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads of each process; by default the cores are shared out.", min=1)
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="On a Ray cluster: 'local' starts one here, 'auto' or HOST:PORT joins one."),
+    ] = None,
+) -> None:
+    """Run a grid of models, methods, attacks, concepts and seeds; stop it any time, and the same command goes on.
+
+    Example: `gift bench smoke --output bench/`
+    """
+    import torch
+    from rich.console import Console
+
+    from gift.bench.bench import run_grid
+    from gift.bench.grid import bundled, read_grid
+    from gift.errors import CellsFailed, GiftError
+    from gift.files import write_json
+    from gift.training.progress import Live
+
+    if grid is None:
+        raise GiftError(f"name a grid: a YAML file, or one of {', '.join(bundled())}")
+    chosen = read_grid(grid)
+    reporter = Live()
+    if threads and ray is None and (jobs or 1) == 1:
+        torch.set_num_threads(threads)
+
+    with output_folder(output) as folder:
+
+        def workers() -> Workers:
+            from gift.bench.processes import Processes
+            from gift.bench.ray_runner import RayWorkers
+            from gift.bench.runner import Here
+
+            if ray is not None:
+                return RayWorkers(folder, ray, jobs, threads or 1, quiet_libraries)
+            return Here(folder, reporter) if (jobs or 1) == 1 else Processes(folder, jobs or 1, threads, quiet_libraries)
+
+        outcome = run_grid(chosen, folder, workers, reporter)
+        write_json(folder / "grid.json", chosen.model_dump(mode="json"))
+        console = Console()
+        console.print(table(outcome.summary))
+        for model, order in outcome.summary["ranking"].items():
+            console.print(f"{model}: " + "; ".join(place(entry) for entry in order), highlight=False, markup=False, soft_wrap=True)
+        for found in outcome.summary["flagged"]:
+            where = found["cells"]
+            some = ", ".join("/".join(str(part) for part in cell[1:]) for cell in where[:3])
+            more = f" and {len(where) - 3} more" if len(where) > 3 else ""
+            console.print(f"note: {found['flag']} ({some}{more})", highlight=False, markup=False, soft_wrap=True)
+        tally = outcome.tally
+        print(f"pieces: {tally.computed} computed, {tally.found} found, {len(tally.failed)} failed")
+        print(f"records: {folder / 'records.jsonl'}\nsummary: {folder / 'summary.json'}")
+        if outcome.failed:
+            first = outcome.failed[0]
+            raise CellsFailed(
+                f"{len(outcome.failed)} of {len(outcome.rows)} cells failed, the first {first['method']} under {first['attack']} "
+                f"on {first['concept']}, seed {first['seed']}: {first['error']}; the same command tries them again"
+            )
+
+
+def place(entry: dict[str, Any]) -> str:
+    """One method of the ranking in words."""
+    if entry["place"] is None:
+        return f"{entry['method']} not ranked: some attack has no conclusive cell"
+    return f"{entry['place']}. {entry['method']} (area {entry['area']:.3f} under {entry['worst_attack']})"
+
+
+def table(summary: dict[str, Any]) -> Table:
+    """The groups in one table; what has no conclusive cell shows how its cells ended instead."""
+    from rich.table import Table as RichTable
+
+    out = RichTable(title="means over concepts and seeds, with 95 % intervals", title_justify="left")
+    heads = ("model", "method", "attack", "before", "after", "area", "reduction", "recovered", "safe acc.", "FID", "attack s")
+    for head in heads:
+        out.add_column(head, justify="left" if head in {"model", "method", "attack"} else "right")
+    for group in summary["groups"]:
+        names = [group["model"], group["method"], group["attack"]]
+        if not group["conclusive"]:
+            out.add_row(*names, ", ".join(f"{count} {status}" for status, count in group["statuses"].items()))
+            continue
+        means, recovered = group["means"], group["recovered"]
+        shown = [_cell(means[key]) for key in ("score_before", "score_after", "area", "relearning_reduction")]
+        back = f"{recovered['cells']} of {recovered['of']}"
+        seconds = f"{group['costs']['attack']['seconds']:.1f}"
+        out.add_row(*names, *shown, back, _cell(means["safe_accuracy"]), _cell(means["fid"]), seconds)
+    return out
+
+
+def _cell(value: dict[str, Any] | None) -> str:
+    if value is None:
+        return "-"
+    low_high = f" [{value['interval'][0]:.2f}, {value['interval'][1]:.2f}]" if value["interval"] else ""
+    return f"{value['mean']:.2f}{low_high}"

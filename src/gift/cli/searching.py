@@ -1,0 +1,57 @@
+"""`gift attack --search`: what it writes and prints."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from gift.files import write_json, write_text
+
+if TYPE_CHECKING:
+    from gift.cli.configs import AttackConfig
+    from gift.models import DenoisingModel
+    from gift.training.progress import Reporter
+
+
+def search_attack(opened: DenoisingModel, chosen: AttackConfig, folder: Path, reporter: Reporter) -> None:
+    """Searches for the worst attack; writes `search.json`, and `worst.yaml`, with which `gift attack` repeats the worst one."""
+    from gift.bench.space import SearchConfig
+    from gift.bench.worst import find_worst
+    from gift.settings import make_attack
+
+    first = make_attack(chosen.attack, {"steps": chosen.steps, **chosen.options})
+    kept = chosen.model_dump(exclude={"model", "concept", "attack", "steps", "options", "search"})
+    found = find_worst(opened, chosen.concept, first, SearchConfig(trials=chosen.search), folder, **kept, reporter=reporter)
+    write_json(folder / "search.json", {"config": chosen.model_dump(mode="json"), **found})
+    worst = found["worst"]
+    options = {key: value for key, value in worst["arguments"].items() if key != "steps"}
+    again = {**chosen.model_dump(mode="json"), "attack": worst["attack"], "options": options, "search": 0}
+    head = "# the worst attack that was found: gift attack --config worst.yaml\n"
+    write_text(folder / "worst.yaml", head + yaml.safe_dump(again, sort_keys=False, allow_unicode=True))
+    shutil.rmtree(folder / "work", ignore_errors=True)
+    print(f"concept score before: {found['score_before']:.3f}")
+    for title, row in (("default", found["default"]), ("worst", worst)):
+        print(f"{title:<8}{told(row)}")
+    for key, value in worst["arguments"].items():
+        start = found["default"]["arguments"].get(key)
+        if worst["attack"] != found["default"]["attack"] or value != start:
+            print(f"  {key}: {value}")
+    print(
+        f"highest last score of any attack: {found['best_last']:.3f}\n"
+        f"the search took {found['steps']} attack steps in {len(found['trials'])} trials, {found['seconds']:.0f} s, at most "
+        f"{found['peak_mb']:.0f} MB"
+    )
+    reporter.say(f"trials in {folder / 'search.json'}; 'gift attack --config {folder / 'worst.yaml'}' repeats the worst")
+
+
+def told(row: dict[str, Any]) -> str:
+    """One trial in words."""
+    if row["state"] == "broken":
+        return f"{row['attack']}: broke down ({row['error']})"
+    return (
+        f"{row['attack']}: recovery area {row['area']:.3f}, last score {row['last']:.3f} after {row['steps']} steps, "
+        f"{row['seconds']:.0f} s, {row['peak_mb']:.0f} MB"
+    )

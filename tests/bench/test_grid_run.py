@@ -1,0 +1,263 @@
+"""A grid end to end on random weights: computed once, shared, resumed, and the same whoever computes it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from gift.bench import compute
+from gift.bench.bench import Outcome, run_grid
+from gift.bench.grid import Grid
+from gift.bench.plan import make_plan
+from gift.bench.processes import Processes
+from gift.bench.ray_runner import RayWorkers
+from gift.bench.rows import without_times
+from gift.bench.runner import Workers
+from gift.errors import GiftError, Interrupted
+from gift.models import load
+from gift.training.progress import Silent
+from tests.bench.small_grid import small_grid
+
+Make = Callable[..., Grid]
+
+
+@pytest.fixture
+def make(art_model: str, monkeypatch: pytest.MonkeyPatch) -> Make:
+    """Makes small grids; no part of the library is patched, since other processes would not know."""
+    monkeypatch.undo()
+    return lambda **changes: Grid(**small_grid(art_model, **changes))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Any:
+    """As the worker processes have: sums of other numbers of threads may round differently."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def measured(outcome: Outcome) -> list[dict[str, Any]]:
+    return without_times(outcome.rows)
+
+
+def pieces(folder: Path) -> dict[str, int]:
+    return {file.name: file.stat().st_mtime_ns for file in (folder / "pieces").iterdir()}
+
+
+class StopAfter(Silent):
+    """Ends the run at the n-th training step of the whole grid, without a word to anyone."""
+
+    def __init__(self, n: int, error: BaseException) -> None:
+        self.left, self.error = n, error
+
+    def step(self, done: int, logs: Mapping[str, float]) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise self.error
+
+
+def test_a_second_run_computes_nothing_and_the_records_are_the_same(make: Make, tmp_path: Path) -> None:
+    first = run_grid(make(), tmp_path)
+    kept = pieces(tmp_path)
+    files = {p.name: p.read_bytes() for p in (*(tmp_path / "cells").iterdir(), tmp_path / "records.jsonl")}
+    second = run_grid(make(), tmp_path)
+    assert (first.tally.computed, first.tally.found) == (len(kept), 0)
+    assert (second.tally.computed, second.tally.found) == (0, len(kept))
+    assert pieces(tmp_path) == kept
+    assert {p.name: p.read_bytes() for p in (*(tmp_path / "cells").iterdir(), tmp_path / "records.jsonl")} == files
+    assert [json.loads(line) for line in files["records.jsonl"].decode().splitlines()] == first.rows
+    assert [(row["method"], row["attack"], row["status"]) for row in first.rows] == [
+        (method, "lora", "ok") for method in ("none", "esd", "esd+gift", "esd+imma")
+    ]
+    assert not (tmp_path / "work").exists()
+
+
+def test_chains_share_their_beginning_and_cells_their_control(make: Make) -> None:
+    plan = make_plan(make())
+    counts: dict[str, int] = {}
+    for piece in plan.pieces.values():
+        counts[piece.kind] = counts.get(piece.kind, 0) + 1
+    assert counts == {"set": 2, "defence": 3, "score": 4, "price": 4, "attack": 4}
+    defences = {piece.settings["method"]: piece for piece in plan.pieces.values() if piece.kind == "defence"}
+    assert defences["gift"].needs["start"].key == defences["imma"].needs["start"].key == defences["esd"].key
+    assert len({cell.pieces["control"].key for cell in plan.cells}) == 1
+    order = list(plan.pieces)
+    assert all(order.index(need.key) < order.index(key) for key, piece in plan.pieces.items() for need in piece.before)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kinds"),
+    [
+        ({"seeds": [1]}, {"set", "defence", "score", "price", "attack"}),
+        ({"concepts": ["style:emojione"]}, {"set", "defence", "score", "price", "attack"}),
+        ({"horizon": 12}, {"attack"}),
+        ({"attack_options": {"lora": {"batch_size": 3}}}, {"attack"}),
+        ({"attacks": [{"attack": "lora", "name": "other name", "options": {"batch_size": 2}}]}, set()),
+        ({"attacks": [{"attack": "lora", "options": {"optimiser": "adamw"}}]}, set()),
+        ({"methods": ["esd"]}, set()),
+        ({"sizes": {"safe_evaluation_pictures": 7}}, {"price"}),
+        ({"sizes": {"attack_pictures": 5}}, {"attack"}),
+        ({"sizes": {"evaluation_pictures": 7}}, {"score", "attack"}),
+        ({"method_options": {"gift": {"steps": 3}}}, {"defence", "score", "price", "attack"}),
+    ],
+    ids=str,
+)
+def test_what_changes_is_computed_again_and_nothing_else(make: Make, changes: dict[str, Any], kinds: set[str]) -> None:
+    before = make()
+    plain = before.model_dump(mode="json")
+    merged = {
+        key: {**plain[key], **{k: ({**plain[key].get(k, {}), **v} if isinstance(v, dict) else v) for k, v in value.items()}}
+        if isinstance(value, dict)
+        else value
+        for key, value in changes.items()
+    }
+    old, new = make_plan(before), make_plan(Grid(**{**plain, **merged}))
+    assert {piece.kind for key, piece in new.pieces.items() if key not in old.pieces} == kinds
+
+
+def test_other_weights_at_the_same_place_are_another_model(make: Make, art_model: str) -> None:
+    old = make_plan(make())
+    network = old.cells[0].model
+    model = load(network)
+    with torch.no_grad():
+        next(model.denoiser.parameters()).add_(1e-3)
+    model.save(art_model)
+    assert not set(make_plan(make()).pieces) & set(old.pieces)
+
+
+@pytest.mark.parametrize("after", [1, 3, 12, 30, 44])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), Interrupted("stop")], ids=["Ctrl-C", "stopped"])
+def test_a_grid_that_is_stopped_anywhere_goes_on_to_the_same_records(
+    make: Make, tmp_path: Path, after: int, error: BaseException, whole: list[dict[str, Any]]
+) -> None:
+    with pytest.raises(type(error)):
+        run_grid(make(), tmp_path, reporter=StopAfter(after, error))
+    kept = pieces(tmp_path)
+    assert not (tmp_path / "records.jsonl").exists()
+    resumed = run_grid(make(), tmp_path)
+    assert {name: at for name, at in pieces(tmp_path).items() if name in kept} == kept
+    assert resumed.tally.found == len(kept)
+    assert measured(resumed) == whole
+
+
+@pytest.fixture
+def whole(make: Make, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """The small grid's records from one unbroken run."""
+    return measured(run_grid(make(), tmp_path_factory.mktemp("whole")))
+
+
+def test_two_processes_give_what_one_gives(make: Make, tmp_path: Path, whole: list[dict[str, Any]]) -> None:
+    outcome = run_grid(make(), tmp_path, lambda: Processes(tmp_path, 2, threads=1))
+    assert outcome.tally.computed == len(make_plan(make()).pieces)
+    assert measured(outcome) == whole
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_of_two_workers_gives_what_one_process_gives(make: Make, tmp_path: Path, whole: list[dict[str, Any]]) -> None:
+    pytest.importorskip("ray", reason="ray is not installed: pip install 'gift-diffusion[ray]'")
+
+    def cluster() -> Workers:
+        return RayWorkers(tmp_path, "local", jobs=2)
+
+    outcome = run_grid(make(), tmp_path, cluster)
+    assert outcome.tally.computed == len(make_plan(make()).pieces)
+    assert measured(outcome) == whole
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_cell_that_breaks_down_is_recorded_and_the_rest_goes_on(make: Make, tmp_path: Path, jobs: int) -> None:
+    grid = make(
+        methods=["esd", {"chain": "esd+ascent", "name": "wild", "options": {"ascent": {"rate": 1e30, "steps": 3}}}, "esd+imma"]
+    )
+    workers: Callable[[], Workers] | None = (lambda: Processes(tmp_path, 2, threads=1)) if jobs == 2 else None
+    outcome = run_grid(grid, tmp_path, workers)
+    states = {row["method"]: row["status"] for row in outcome.rows}
+    assert states == {"esd": "ok", "wild": "failed", "esd+imma": "ok"}
+    (broken,) = outcome.failed
+    assert "NaN or infinite" in broken["error"] or "is nan" in broken["error"] or "is inf" in broken["error"]
+    assert broken["error"].startswith("'defence esd+ascent (category:animal, seed 0)' failed: ")
+    assert broken["settings"]["methods"]["ascent"]["rate"] == 1e30
+    assert outcome.summary["cells"] == {"ok": 2, "failed": 1}
+    ranking = {entry["method"]: entry["place"] for entry in next(iter(outcome.summary["ranking"].values()))}
+    assert ranking["wild"] is None
+
+
+def test_a_fault_of_ours_is_recorded_with_its_traceback(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fault(*args: Any) -> None:
+        raise ZeroDivisionError("oh")
+
+    monkeypatch.setitem(compute.KINDS, "price", fault)
+    outcome = run_grid(make(methods=["esd"]), tmp_path)
+    assert outcome.rows[0]["error"].endswith("ZeroDivisionError: oh")
+    (trace,) = (tmp_path / "work").glob("*.traceback.txt")
+    assert "in fault" in trace.read_text()
+
+
+def test_a_concept_that_the_original_never_draws_costs_no_defence(make: Make, tmp_path: Path) -> None:
+    outcome = run_grid(make(concepts=["mushroom", "category:animal"], methods=["esd"]), tmp_path)
+    assert [row["status"] for row in outcome.rows] == ["failed", "ok"]
+    assert "never draws 'mushroom'" in outcome.rows[0]["error"]
+    assert outcome.tally.computed == 9, "one score, and all of the other concept"
+
+
+def test_damaged_and_lost_pieces_are_computed_again(make: Make, tmp_path: Path, whole: list[dict[str, Any]]) -> None:
+    run_grid(make(), tmp_path)
+    lost, cut, *_ = sorted((tmp_path / "pieces").iterdir())
+    lost.unlink()
+    cut.write_bytes(cut.read_bytes()[:-1])
+    again = run_grid(make(), tmp_path)
+    assert again.tally.computed == 2
+    assert measured(again) == whole
+
+
+def test_cells_of_another_grid_leave_the_folder(make: Make, tmp_path: Path) -> None:
+    run_grid(make(), tmp_path)
+    fewer = run_grid(make(methods=["esd", "esd+imma"]), tmp_path)
+    assert fewer.tally.computed == 0
+    assert len(list((tmp_path / "cells").iterdir())) == len(fewer.rows) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("when", "jobs"), [("pieces/score-*", "2"), ("work/*/step-*", "1")])
+def test_a_killed_process_leaves_a_grid_that_goes_on_to_the_same_records(make: Make, tmp_path: Path, when: str, jobs: str) -> None:
+    """SIGKILL: nobody can tidy up. The second time there is a checkpoint to go on from."""
+    grid = make(horizon=60, methods=["esd"])
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(grid.model_dump(mode="json")))
+    command = [sys.executable, "-m", "gift.cli.main", "bench", str(tmp_path / "grid.yaml"), "--jobs", jobs, "--threads", "1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    out = tmp_path / "cut"
+    process = subprocess.Popen([*command, "--output", str(out)], stderr=subprocess.PIPE, text=True, env=environment)
+    deadline = time.monotonic() + 240
+    while not list(out.glob(when)):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline, "nothing to kill it at within four minutes"
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    kept = pieces(out)
+    assert not (out / "records.jsonl").exists()
+    resumed = subprocess.run([*command, "--output", str(out)], check=True, capture_output=True, text=True, env=environment)
+    assert all(pieces(out)[name] == at for name, at in kept.items())
+    unbroken = run_grid(grid, tmp_path / "whole")
+    rows = [json.loads(line) for line in (out / "records.jsonl").read_text().splitlines()]
+    assert without_times(rows) == measured(unbroken)
+    assert f"{len(kept)} found" in resumed.stdout
+    assert ("going on from step" in resumed.stderr) is when.startswith("work")
+
+
+def test_a_missing_need_is_told(make: Make, tmp_path: Path) -> None:
+    piece = next(piece for piece in make_plan(make()).pieces.values() if piece.kind == "defence")
+    with pytest.raises(GiftError, match="missing or damaged"):
+        compute.Work(tmp_path, piece).remember()
