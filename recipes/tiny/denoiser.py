@@ -16,7 +16,7 @@ from . import autoencoder
 from .captions import caption
 from .config import ASSETS, LATENT_CHANNELS, SEED, SIZE, TEXT_WIDTH, WORK
 from .loop import Run
-from .text import make_text_encoder, make_tokenizer
+from .text import make_text_encoder, open_tokenizer
 
 BATCH = 48
 VARIANTS = 4  # slightly moved versions of each drawing; without them the model knows one picture a pair
@@ -56,7 +56,7 @@ def make_unet() -> UNet2DConditionModel:
 def make() -> tuple[CLIPTokenizer, nn.ModuleDict]:
     """Tokenizer, and fresh text encoder and UNet in one module, seeded."""
     torch.manual_seed(SEED)
-    tokenizer = make_tokenizer(load_art())
+    tokenizer = open_tokenizer(load_art())
     return tokenizer, nn.ModuleDict({"text_encoder": make_text_encoder(tokenizer), "unet": make_unet()})
 
 

@@ -31,7 +31,7 @@ like "a mushroom in noto style"; objects, styles and the pairs that were held ou
 
     from diffusers import StableDiffusionPipeline
     pipe = StableDiffusionPipeline.from_pretrained("path/to/this/folder")
-    pipe("an owl in openmoji style", num_inference_steps=15, guidance_scale=3.0).images[0].resize((256, 256)).show()
+    pipe("an owl in openmoji style", num_inference_steps=15, guidance_scale=2.0).images[0].resize((256, 256)).show()
 
 Trained for {steps} steps of 48 pictures by `python -m recipes.tiny`. It knows nothing but these
 drawings: no people, no photographs.
@@ -66,6 +66,8 @@ def export(before: int = 0) -> None:
     target = ASSETS / "tiny"
     shutil.rmtree(target, ignore_errors=True)
     pipeline.save_pretrained(target, safe_serialization=True)
+    for file in target.rglob("*.json"):
+        forget_place(file)
     for file in target.rglob("*.safetensors"):
         file.chmod(0o644)  # safetensors writes 0600, which an installed package must not have
     for name in ("vocab.json", "merges.txt"):  # CLIP's own two files, for readers that do not take tokenizer.json
@@ -84,6 +86,14 @@ def export(before: int = 0) -> None:
     )
     (target / "README.md").write_text(text)
     print(f"exported step {state['step']}: {size(target):.1f} MB, recogniser {size(ASSETS / 'recogniser'):.1f} MB")
+
+
+def forget_place(file: Path) -> None:
+    """Takes out where a part was loaded from: a path of this machine."""
+    kept = json.loads(file.read_text(encoding="utf-8"))
+    if "_name_or_path" in kept:
+        del kept["_name_or_path"]
+        file.write_text(json.dumps(kept, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def size(folder: Path) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -11,11 +12,26 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from gift.data.art import Art
 
 from .captions import category_noun
-from .config import MAX_TOKENS, TEXT_WIDTH, WORK
+from .config import ASSETS, MAX_TOKENS, TEXT_WIDTH, WORK
 
 BOS, EOS, END = "<|startoftext|>", "<|endoftext|>", "</w>"
 # Words for prompts outside the captions, so that they are not spelt out letter by letter.
 EXTRA = "photo drawing painting icon emoji red green blue yellow white black small big with and the on sks"
+
+
+def open_tokenizer(art: Art) -> CLIPTokenizer:
+    """The tokenizer that was made before, for this work or for the shipped model; else a new one.
+
+    Text encoder weights are worth nothing under another order of the tokens, and the trainer breaks ties by chance.
+    """
+    made, shipped = WORK / "tokenizer", ASSETS / "tiny" / "tokenizer"
+    if not (made / "vocab.json").exists():
+        if not (shipped / "vocab.json").exists():
+            return make_tokenizer(art)
+        made.mkdir(parents=True, exist_ok=True)
+        for name in ("vocab.json", "merges.txt"):
+            shutil.copy(shipped / name, made / name)
+    return read_tokenizer(made)
 
 
 def make_tokenizer(art: Art) -> CLIPTokenizer:

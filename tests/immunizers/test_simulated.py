@@ -98,7 +98,7 @@ def test_an_error_inside_puts_the_weights_back(task: Task, kind: Kind) -> None:
 def test_switched_off_it_does_nothing(task: Task) -> None:
     before, generator = state_of(task.model), torch.Generator().manual_seed(0)
     was = generator.get_state()
-    attack = SimulatedAttack(Attacker(), task)
+    attack = SimulatedAttack(Attacker(steps=0), task)
     with attack(select_parameters(task.model.denoiser, "all"), generator) as steps:
         assert steps == 0
         assert same_state(state_of(task.model), before)

@@ -18,7 +18,7 @@ def generate(
     prompts: Annotated[Path | None, typer.Option(help="A text file, one prompt a line.")] = None,
     count: Annotated[int, typer.Option("--count", "-n", help="Pictures a prompt.", min=1)] = 4,
     steps: Annotated[int, typer.Option(help="Sampler steps.", min=1, max=1000)] = 15,
-    guidance: Annotated[float, typer.Option(help="Classifier-free guidance scale.", min=0)] = 3.0,
+    guidance: Annotated[float, typer.Option(help="Classifier-free guidance scale.", min=0)] = 2.0,
     output: Annotated[Path, typer.Option("--output", "-o", help="The PNG to write: one row a prompt.")] = Path("pictures.png"),
     seed: Annotated[int, typer.Option("--seed", help="Seed of a prompt's first picture.", min=0, max=LARGEST_SEED)] = 0,
 ) -> None:

@@ -17,7 +17,7 @@ from gift.data.mention import Word, reworded
 from gift.data.prompts import Ask
 from gift.errors import GiftError, NonFiniteError
 from gift.files import write_bytes
-from gift.models.base import Cond, DenoisingModel, take
+from gift.models.base import GUIDANCE, Cond, DenoisingModel, take
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,9 @@ def encode_set(
     return _set(model, latents, captions, mentions)
 
 
-def draw_set(model: DenoisingModel, asks: Sequence[Ask], *, steps: int = 15, guidance: float = 3.0, batch: int = 48) -> LatentSet:
+def draw_set(
+    model: DenoisingModel, asks: Sequence[Ask], *, steps: int = 15, guidance: float = GUIDANCE, batch: int = 48
+) -> LatentSet:
     """The model's own pictures as a training set (data-free): sampled latents, kept as they are, without a trip through pixels.
 
     Args:

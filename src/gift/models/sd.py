@@ -13,7 +13,7 @@ from torch import nn
 
 from gift.errors import GiftError
 from gift.files import whole_folder
-from gift.models.base import Cond, DenoisingModel, Noised
+from gift.models.base import GUIDANCE, Cond, DenoisingModel, Noised
 from gift.pixels import as_bytes, as_float
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
@@ -105,7 +105,7 @@ class StableDiffusion(DenoisingModel):
         seeds: Sequence[int],
         *,
         steps: int = 15,
-        guidance: float = 3.0,
+        guidance: float = GUIDANCE,
         stop_after: int | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The pipeline's own sampler; a partial run is the same loop, left early."""
