@@ -16,7 +16,16 @@ pytestmark = pytest.mark.skipif(not (TINY / "model_index.json").exists(), reason
 @pytest.mark.slow
 def test_load_immunize_save_attack(tmp_path: Path) -> None:
     model = gift.load("tiny")
-    immune = gift.immunize(model, concept="mushroom", method="gift", steps=2, settle_steps=1, concept_pictures=8, safe_pictures=8)
+    immune = gift.immunize(
+        model,
+        concept="mushroom",
+        method="gift",
+        steps=2,
+        settle_steps=1,
+        attacker={"steps": 2},
+        concept_pictures=8,
+        safe_pictures=8,
+    )
     folder = immune.save(tmp_path / "out")
     StableDiffusionPipeline.from_pretrained(folder)
     curve = gift.attack(immune, concept="mushroom", attack="lora", steps=3, evaluation_pictures=4, pictures=8)

@@ -16,7 +16,11 @@ SMALL: dict[str, Any] = {
     "attack_pictures": 4,
     "evaluation_pictures": 4,
     "safe_evaluation_pictures": 6,
-    "method_options": {"esd": {"steps": 3, "sampler_steps": 3}, "ascent": {"steps": 3}, "gift": {"steps": 3}},
+    "method_options": {
+        "esd": {"steps": 3, "sampler_steps": 3},
+        "ascent": {"steps": 3},
+        "gift": {"steps": 3, "settle_steps": 1, "attacker": {"steps": 2}},
+    },
 }
 
 

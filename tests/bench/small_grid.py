@@ -17,7 +17,11 @@ SMALL: dict[str, Any] = {
         "evaluation_pictures": 6,
         "safe_evaluation_pictures": 6,
     },
-    "method_options": {"esd": {"steps": 2, "sampler_steps": 3}, "gift": {"steps": 2}, "imma": {"steps": 2}},
+    "method_options": {
+        "esd": {"steps": 2, "sampler_steps": 3},
+        "gift": {"steps": 2, "settle_steps": 1, "attacker": {"steps": 2}},
+        "imma": {"steps": 2},
+    },
     "attack_options": {"lora": {"batch_size": 2}},
 }
 

@@ -45,6 +45,8 @@ TABLE = [
     (["generate", "tiny", "--prompts", "gone.txt"], "can't read prompts"),
     (["generate", "tiny", "--prompt", "x", "--output", "x.gif"], "is not a .png"),
     (["report", "gone"], "result.json"),
+    (["card", "gone"], "gone holds no model"),
+    (["card", ".", "--evidence", "gone"], "holds no model"),
 ]
 
 

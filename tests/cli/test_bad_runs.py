@@ -45,6 +45,8 @@ TABLE = [
     (["evaluate", "MODEL", "--concept", "ant", "--original", "nowhere"], "no model 'nowhere'"),
     (["evaluate", "MODEL", "--concept", "ant", "--original", "MODEL", "--lora", "none"], "pytorch_lora_weights"),
     (["demo", "--config", "demo.yaml", "--concept", "mushrom"], "did you mean mushroom"),
+    (["card", "MODEL", "--license", "my own"], "not a licence id"),
+    (["card", "MODEL", "--evidence", "none"], "holds neither result.json nor records.jsonl"),
 ]
 
 

@@ -28,11 +28,11 @@ MOVING: list[Immunizer] = [
     Joint(steps=4, batch_size=2),
     Joint(steps=4, batch_size=2, noise_weight=0.5, noise="matched", distance="mmd"),
     Imma(steps=4, batch_size=2, rank=2),
-    Gift(steps=4, batch_size=2),
-    Gift(steps=3, settle_steps=1, safe_steps=2, batch_size=2, noise_weight=0.5, noise="matched", rescale=1.0),
-    Gift(steps=4, batch_size=2, attacker=ATTACKER, safe_target="reference"),
-    Gift(steps=4, batch_size=2, attacker=ATTACKER, train="cross-attention", immunize_optimiser="sgd", project=False),
-    Gift(steps=4, batch_size=2, attacker=Attacker(steps=2, batch_size=2, kinds=("full",), optimisers=("sgd", "adam"))),
+    Gift.plain(steps=4, batch_size=2),
+    Gift.plain(steps=3, settle_steps=1, safe_steps=2, batch_size=2, noise_weight=0.5, noise="matched", rescale=1.0),
+    Gift(steps=3, settle_steps=1, batch_size=2, attacker=ATTACKER),
+    Gift.plain(steps=4, batch_size=2, attacker=ATTACKER, train="cross-attention", immunize_optimiser="sgd", project=False),
+    Gift.plain(steps=4, batch_size=2, attacker=Attacker(steps=2, batch_size=2, kinds=("full",), optimisers=("sgd", "adam"))),
 ]
 ALL: list[Immunizer] = [Nothing(), *MOVING]
 moving = pytest.mark.parametrize("how", MOVING, ids=repr)

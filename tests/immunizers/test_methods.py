@@ -17,7 +17,7 @@ from gift.models.sd import StableDiffusion
 from gift.training.loop import step_generator
 from tests.conftest import State, fixed_loss, moved, same_state, state_of
 
-PLAIN = Gift(steps=3, batch_size=2, ascent_weight=0.0, project=False, safe_rate=1e-3)
+PLAIN = Gift.plain(steps=3, batch_size=2, ascent_weight=0.0, project=False, safe_rate=1e-3)
 
 
 @pytest.fixture
@@ -59,7 +59,9 @@ def test_gift_without_its_upper_terms_is_plain_training(random_model: StableDiff
 
 
 def test_gifts_round_is_a_safe_step_and_a_projected_rescaled_ascent(random_model: StableDiffusion, task: Task) -> None:
-    how = Gift(steps=1, batch_size=3, safe_rate=1e-3, immunize_rate=0.02, immunize_optimiser="sgd", ascent_weight=2.0, rescale=0.5)
+    how = Gift.plain(
+        steps=1, batch_size=3, safe_rate=1e-3, immunize_rate=0.02, immunize_optimiser="sgd", ascent_weight=2.0, rescale=0.5
+    )
     out = how(random_model, task.concept, task.safe)
     plain, generator = random_model.copy(), step_generator(0, 0)
     optimiser, parameters = adamw(plain, 1e-3), list(plain.denoiser.parameters())
@@ -85,14 +87,14 @@ def test_gifts_round_is_a_safe_step_and_a_projected_rescaled_ascent(random_model
 def test_a_weight_that_the_loss_does_not_touch_stays(random_model: StableDiffusion, task: Task) -> None:
     random_model.denoiser.register_parameter("idle", nn.Parameter(torch.ones(3)))
     before = state_of(random_model)
-    changed = moved(before, state_of(Gift(steps=1, batch_size=1, rescale=1.0)(random_model, task.concept, task.safe)))
+    changed = moved(before, state_of(Gift.plain(steps=1, batch_size=1, rescale=1.0)(random_model, task.concept, task.safe)))
     assert changed == before.keys() - {"idle"}
 
 
 def test_gift_settles_at_a_falling_rate(task: Task) -> None:
-    how = Gift(steps=2, settle_steps=4, batch_size=1, safe_rate=1e-3)
+    how = Gift.plain(steps=2, settle_steps=4, batch_size=1, safe_rate=1e-3)
     assert how.total_steps == 6
-    assert Gift(steps=0, settle_steps=4).total_steps == 0
+    assert Gift.plain(steps=0, settle_steps=4).total_steps == 0
     method = how.begin(task)
     rates, logged = [], []
     for i in range(6):
@@ -153,7 +155,7 @@ def names_matching(state: State, *words: str) -> set[str]:
         (Ascent(steps=2, batch_size=1, train="cross-attention"), (".attn2.",), True),
         (Joint(steps=2, batch_size=1, train="^mid_block"), ("mid_block.",), True),
         (
-            Gift(steps=2, batch_size=1, train=r"attn2\.to_k\.weight$", attacker=Attacker(steps=1, rank=1)),
+            Gift.plain(steps=2, batch_size=1, train=r"attn2\.to_k\.weight$", attacker=Attacker(steps=1, rank=1)),
             (".attn2.to_k.weight",),
             True,
         ),
@@ -178,8 +180,8 @@ def test_only_the_chosen_weights_move(
         Ascent(steps=15, batch_size=4, rate=1e-3),
         Ascent(steps=15, batch_size=4, rate=1e-3, bound="identity"),
         Joint(steps=15, batch_size=4, rate=1e-3, ascent_weight=5.0),
-        Gift(steps=15, batch_size=4, immunize_rate=2e-3, project=False),
-        Gift(steps=15, batch_size=4, immunize_rate=2e-3, project=False, attacker=Attacker(steps=1, batch_size=2)),
+        Gift.plain(steps=15, batch_size=4, immunize_rate=2e-3, project=False),
+        Gift.plain(steps=15, batch_size=4, immunize_rate=2e-3, project=False, attacker=Attacker(steps=1, batch_size=2)),
         Imma(steps=15, batch_size=4, immunize_rate=1e-2),
     ],
     ids=repr,

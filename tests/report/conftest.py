@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from tests.report.made_grid import every_cell, write
+
 HORIZON = 150
 STEPS = [0, 10, 30, 75, 150]
 SINGLE = "single seed: no interval over seeds"
@@ -141,4 +143,11 @@ def folder(tmp_path: Path) -> Path:
             tmp_path / entry["file"]
         )
     (tmp_path / "result.json").write_text(json.dumps(record), encoding="utf-8")
+    return tmp_path
+
+
+@pytest.fixture
+def grid_folder(tmp_path: Path) -> Path:
+    """A folder as `gift bench` leaves it, without pieces and page."""
+    write(tmp_path, every_cell())
     return tmp_path

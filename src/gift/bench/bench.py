@@ -14,6 +14,7 @@ from gift.bench.plan import Plan, make_plan
 from gift.bench.provenance import commit, machine
 from gift.bench.rows import Row, make_row
 from gift.bench.runner import Here, Tally, Workers, run
+from gift.bench.sheets import write_sheets
 from gift.bench.store import Store
 from gift.bench.summary import summarise
 from gift.files import write_json, write_text
@@ -37,8 +38,9 @@ class Outcome:
 def run_grid(grid: Grid, folder: Path, workers: Callable[[], Workers] | None = None, reporter: Reporter | None = None) -> Outcome:
     """Computes what is missing of a grid and writes its records.
 
-    `cells/` has one JSON a cell, `records.jsonl` all of them in order, `summary.json` their means; `pieces/` what they rest on.
-    Apart from times and memory, the same grid gives the same `cells/` and `records.jsonl`, however it was run or interrupted.
+    `cells/` has one JSON a cell, `records.jsonl` all of them in order, `summary.json` their means, `pictures/` what the attacks
+    drew, listed in `pictures.json`; `pieces/` is what they rest on. Apart from times and memory, the same grid gives the same
+    `cells/` and `records.jsonl`, however it was run or interrupted.
 
     Args:
         grid: what to compute.
@@ -62,7 +64,7 @@ def run_grid(grid: Grid, folder: Path, workers: Callable[[], Workers] | None = N
 
 
 def write_records(plan: Plan, folder: Path, tally: Tally) -> Outcome:
-    """Writes every cell's record and the summary; `cells/` then holds this plan's cells and no others."""
+    """Writes every cell's record, the summary and the pictures; the folder then holds this plan's cells and no others."""
     store = Store(folder / "pieces")
     rows = [make_row(plan, cell, store, tally) for cell in plan.cells]
     names = [f"{cell.name}.json" for cell in plan.cells]
@@ -71,6 +73,7 @@ def write_records(plan: Plan, folder: Path, tally: Tally) -> Outcome:
     for old in (folder / "cells").glob("*.json"):
         if old.name not in names:
             old.unlink()
+    write_sheets(plan, folder, store)
     write_text(folder / "records.jsonl", "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
     summary = {
         "grid": plan.grid.model_dump(mode="json"),

@@ -29,6 +29,8 @@ from gift.training.measure import Meter
 from gift.training.progress import Reporter
 
 Value = dict[str, Any]
+SHOWN = 4
+"""Pictures of each look that an attack's piece keeps to be looked at (choice)."""
 
 
 @dataclass(frozen=True)
@@ -169,8 +171,8 @@ def _price(work: Work) -> Value:
     }
 
 
-def run_trial(work: Work, how: Attack, part: str = "", watch: Watch | None = None) -> Value:
-    """One attack on the piece's weights, scored along the way, as JSON and pictures' digests."""
+def run_trial(work: Work, how: Attack, part: str = "", watch: Watch | None = None) -> Trial:
+    """One attack on the piece's weights, scored along the way."""
     settings = work.piece.settings
     pictures, n = settings["sizes"]
     context, score = work.context, work.need("score")
@@ -190,11 +192,11 @@ def run_trial(work: Work, how: Attack, part: str = "", watch: Watch | None = Non
         watch=watch,
     )
     kept.clear()
-    return as_value(how, done)
+    return done
 
 
 def as_value(how: Attack, done: Trial) -> Value:
-    """A trial without its weights."""
+    """A trial without its weights, as JSON; of the pictures only digests."""
     return {
         "attack": how.name,
         "arguments": how.model_dump(mode="json"),
@@ -212,7 +214,19 @@ def as_value(how: Attack, done: Trial) -> Value:
 
 def _attack(work: Work) -> Value:
     chosen = work.need("search")["worst"] if "search" in work.piece.needs else work.piece.settings
-    return run_trial(work, make_attack(chosen["attack"], chosen["arguments"]))
+    how = make_attack(chosen["attack"], chosen["arguments"])
+    done = run_trial(work, how)
+    return {**as_value(how, done), "shown": shown(done)}
+
+
+def shown(done: Trial) -> Value:
+    """The first pictures of each look, uint8 (SHOWN, 3, H, W), with their prompts and seeds; the same ones at every look."""
+    asks = done.asks[:SHOWN]
+    return {
+        "prompts": [ask.prompt for ask in asks],
+        "seeds": [ask.seed for ask in asks],
+        "looks": [{"step": step, "images": seen.images[:SHOWN].clone()} for step, seen in sorted(done.seen.items())],
+    }
 
 
 def _search(work: Work) -> Value:
@@ -223,7 +237,7 @@ def _search(work: Work) -> Value:
     name = Store.key("study", lasting)  # more trials go on from the same study
 
     def attempt(number: int, how: Attack, watch: Watch) -> Value:
-        return run_trial(work, how, f"-{number}", watch)
+        return as_value(how, run_trial(work, how, f"-{number}", watch))
 
     return search(config, first, attempt, work.folder / "studies" / f"{name}.db", seed=settings["seed"], reporter=work.reporter)
 

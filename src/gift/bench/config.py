@@ -19,13 +19,13 @@ class DemoConfig(BaseModel):
     model: str = "tiny"
     concept: str = "mushroom"
     seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
-    steps: int = Field(default=150, ge=1, description="attack steps: the horizon")
+    steps: int = Field(default=120, ge=1, description="attack steps: the horizon")
     attacks: tuple[str, ...] = Field(default=("lora", "full"), min_length=1)
     methods: tuple[str, ...] = Field(default=tuple(METHODS), description="original and esd are always among them: the controls")
     concept_pictures: int = Field(default=48, ge=2, description="drawn for D_h")
     safe_pictures: int = Field(default=192, ge=2, description="drawn for D_s")
     attack_pictures: int = Field(default=48, ge=2, description="the attacker's")
-    evaluation_pictures: int = Field(default=36, ge=2, description="a concept score")
+    evaluation_pictures: int = Field(default=30, ge=2, description="a concept score")
     safe_evaluation_pictures: int = Field(default=120, ge=4, description="safe accuracy, FID, KID")
     method_options: dict[str, dict[str, Any]] = Field(default_factory=dict, description="hyperparameters by method")
     attack_options: dict[str, dict[str, Any]] = Field(default_factory=dict, description="hyperparameters by attack")

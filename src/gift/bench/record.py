@@ -1,55 +1,46 @@
-"""The record of one demonstration, as read back from `result.json`.
-
-Only what the page shows is declared; other keys are ignored, so that a newer record still opens.
-"""
+"""The record of one demonstration, as read back from `result.json`."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
+from gift.bench.reading import Name, Part, parse, read_checked
 from gift.errors import GiftError
 
 NAME = "result.json"
 REMEDY = "run 'gift demo' again to write it anew"
 
-Name = Annotated[str, Field(min_length=1)]
 
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
-
-
-class Method(_Part):
+class Method(Part):
     """One defence (or its absence) and what it cost before any attack."""
 
     method: Name
     title: Name
     about: str = ""
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = Field(default_factory=dict)
     defence_seconds: float | None = None
     peak_mb: float | None = None
     score_before: float
     safe_accuracy: float | None = None
     fid: float | None = None
     kid: float | None = None
-    flags: list[str] = []
+    flags: list[str] = Field(default_factory=list)
 
 
-class Attack(_Part):
+class Attack(Part):
     """One fine-tuning attack and whether it works where nothing resists it."""
 
     attack: Name
     title: Name
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = Field(default_factory=dict)
     control_recovers: bool
     control_score: float | None = None
 
 
-class Row(_Part):
+class Row(Part):
     """One method under one attack. `curve` is (step, concept score) pairs; no `steps_to_recover` means not within the horizon."""
 
     method: Name
@@ -69,7 +60,7 @@ class Row(_Part):
     flags: list[str]
 
 
-class Sample(_Part):
+class Sample(Part):
     """The recogniser's score of one generated picture."""
 
     method: str
@@ -81,7 +72,7 @@ class Sample(_Part):
     score: float
 
 
-class Grid(_Part):
+class Grid(Part):
     """One contact sheet: tiles of `size` pixels, `columns` in a row, with the prompt, seed and score of each."""
 
     method: str
@@ -96,7 +87,7 @@ class Grid(_Part):
     size: Annotated[int, Field(ge=1)]
 
 
-class Result(_Part):
+class Result(Part):
     """One whole demonstration."""
 
     version: str
@@ -107,14 +98,14 @@ class Result(_Part):
     seed: int
     horizon: int
     original_score: float
-    settings: dict[str, Any] = {}
-    machine: dict[str, Any] = {}
+    settings: dict[str, Any] = Field(default_factory=dict)
+    machine: dict[str, Any] = Field(default_factory=dict)
     seconds: float
     methods: Annotated[list[Method], Field(min_length=1)]
     attacks: Annotated[list[Attack], Field(min_length=1)]
     rows: Annotated[list[Row], Field(min_length=1)]
-    samples: list[Sample] = []
-    grids: list[Grid] = []
+    samples: list[Sample] = Field(default_factory=list)
+    grids: list[Grid] = Field(default_factory=list)
 
     def title(self, method: str) -> str:
         """The method's name in words."""
@@ -133,10 +124,6 @@ class Result(_Part):
         attacks = [a.attack for a in self.attacks]
         methods = [m.method for m in self.methods]
         return sorted(self.rows, key=lambda r: (attacks.index(r.attack), methods.index(r.method)))
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")
 
 
 def _unknown(result: Result) -> str | None:
@@ -169,20 +156,7 @@ def load(folder: Path) -> Result:
         GiftError: the file is missing, is not JSON, lacks a field, or names a method or attack that it does not declare.
     """
     path = folder / NAME
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
-        json.dumps(value, ensure_ascii=False).encode("utf-8")  # half a surrogate pair can't be written to the page
-        result = Result.model_validate(value)
-    except FileNotFoundError as error:
-        raise GiftError(f"{path} is missing; give the folder that 'gift demo' wrote, or {REMEDY}") from error
-    except OSError as error:
-        raise GiftError(f"can't read {path}: {error.strerror or error}; {REMEDY}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the whole"
-        raise GiftError(f"{path} is malformed at {place}: {first['msg']}; {REMEDY}") from error
-    except (ValueError, RecursionError) as error:
-        raise GiftError(f"{path} is not valid JSON ({str(error).splitlines()[0]}); {REMEDY}") from error
+    result = read_checked(path, lambda text: Result.model_validate(parse(text)), writer="gift demo", remedy=REMEDY)
     if unknown := _unknown(result):
         raise GiftError(f"{path} is malformed: {' '.join(unknown.split())}; {REMEDY}")
     return result

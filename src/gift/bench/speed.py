@@ -24,14 +24,14 @@ from gift.attacks.base import FineTuning
 from gift.bench.provenance import machine
 from gift.bench.workbench import Workbench
 from gift.data.latents import LatentSet
-from gift.immunizers import Attacker, Gift, Imma, Immunizer, Task
+from gift.immunizers import Gift, Imma, Immunizer, Task
 from gift.models import DenoisingModel, load
 from gift.training.loop import step_generator
 
 BATCH = 16
 CONTENDERS: dict[str, Immunizer] = {
-    "gift": Gift(batch_size=BATCH, attacker=Attacker(steps=0), settle_steps=0),
-    "gift, noising": Gift(batch_size=BATCH, attacker=Attacker(steps=0), settle_steps=0, noise_weight=0.1),
+    "gift": Gift.plain(batch_size=BATCH),
+    "gift, noising": Gift.plain(batch_size=BATCH, noise_weight=0.1),
     "imma": Imma(batch_size=BATCH),
 }
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gift.bench.rows import Row
 from gift.metrics.concept import mean
 from gift.metrics.intervals import bootstrap
+
+if TYPE_CHECKING:  # a page is made without loading what computes
+    from gift.bench.rows import Row
 
 AVERAGED: dict[str, Callable[[Row], float | None]] = {
     "score_before": lambda row: row["score_before"],

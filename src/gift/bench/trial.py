@@ -54,10 +54,11 @@ def steps_to_look(steps: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Trial:
-    """An attack's outcome with what was seen on the way."""
+    """An attack's outcome with what was seen on the way, and what was asked for."""
 
     attacked: Attacked
     seen: dict[int, Scored]
+    asks: Sequence[Ask]
 
     @property
     def curve(self) -> list[tuple[int, float]]:
@@ -121,4 +122,4 @@ def attack_and_score(
         reporter=reporter,
     )
     seen = {step: Scored(found["images"], list(found["scores"])) for step, found in done.observations}
-    return Trial(done, first | seen)
+    return Trial(done, first | seen, own)

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 @reporting
 def bench(
     grid: Annotated[str | None, typer.Argument(help="A YAML file, or a bundled grid: smoke, paper, worst, full.")] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where pieces, records and the summary go.")] = Path("bench"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where pieces, records, pictures and the page go.")] = Path(
+        "bench"
+    ),
     jobs: Annotated[int | None, typer.Option(help="Processes, or pieces at once on a cluster.", min=1)] = None,
     threads: Annotated[
         int | None, typer.Option(help="Threads of each process; by default the cores are shared out.", min=1)
@@ -39,6 +41,7 @@ def bench(
     from gift.bench.grid import bundled, read_grid
     from gift.errors import CellsFailed, GiftError
     from gift.files import write_json
+    from gift.report.grid_page import write_grid_page
     from gift.training.progress import Live
 
     if grid is None:
@@ -72,7 +75,7 @@ def bench(
             console.print(f"note: {found['flag']} ({some}{more})", highlight=False, markup=False, soft_wrap=True)
         tally = outcome.tally
         print(f"pieces: {tally.computed} computed, {tally.found} found, {len(tally.failed)} failed")
-        print(f"records: {folder / 'records.jsonl'}\nsummary: {folder / 'summary.json'}")
+        print(f"page: {write_grid_page(folder)}\nrecords: {folder / 'records.jsonl'}\nsummary: {folder / 'summary.json'}")
         if outcome.failed:
             first = outcome.failed[0]
             raise CellsFailed(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gift.cli import attack, bench, demo, evaluate, generate, immunize, listing, report
+from gift.cli import attack, bench, card, demo, evaluate, generate, immunize, listing, report
 
 app = typer.Typer(
     name="gift",
@@ -25,6 +25,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate.evaluate,
     "generate": generate.generate,
     "report": report.report,
+    "card": card.card,
     "list": listing.listing,
 }
 for name, verb in VERBS.items():

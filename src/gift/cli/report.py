@@ -12,12 +12,12 @@ from gift.cli.common import reporting
 
 @reporting
 def report(
-    folder: Annotated[Path, typer.Argument(help="A folder with result.json and its pictures.")] = Path("demo"),
+    folder: Annotated[Path, typer.Argument(help="A folder that demo or bench wrote.")] = Path("demo"),
 ) -> None:
-    """Write the page again from a finished result.
+    """Write the page of a finished demo or grid again.
 
     Example: `gift report demo/`
     """
-    from gift.report.page import write_page
+    from gift.report import write_report
 
-    print(f"page in {write_page(folder)}")
+    print(f"page in {write_report(folder)}")

@@ -19,6 +19,8 @@ from gift.training.loop import Logs
 from gift.training.updates import OptimiserName, Rate, Updater, scheduled
 
 SafeTarget = Literal["data", "reference"]
+PLAIN: dict[str, Any] = {"attacker": {"steps": 0}, "safe_target": "data", "settle_steps": 0}
+"""Options of the plain method, as a configuration says them."""
 
 
 class Gift(Immunizer):
@@ -31,10 +33,10 @@ class Gift(Immunizer):
         "the safe set."
     )
 
-    steps: int = Field(default=150, ge=0, description="rounds of lower and upper level (choice)")
+    steps: int = Field(default=120, ge=0, description="rounds of lower and upper level (choice)")
     safe_steps: int = Field(default=1, ge=1, description="K, safe steps a round (choice)")
     safe_rate: Rate = Field(default=5e-4, description="a_P (choice)")
-    immunize_rate: Rate = Field(default=2e-4, description="a_I (choice)")
+    immunize_rate: Rate = Field(default=5e-4, description="a_I (measured)")
     immunize_optimiser: OptimiserName = Field(default="adamw", description="turns the immunizing gradient into a step (choice)")
     noise_weight: float = Field(default=0.0, ge=0, description="beta, weight of representation noising (choice)")
     ascent_weight: float = Field(default=1.0, ge=0, description="gamma, weight of loss maximisation (choice)")
@@ -47,11 +49,11 @@ class Gift(Immunizer):
     rescale: float | None = Field(
         default=None, gt=0, description="G: norm of the gradient relative to the safe one's; off by default"
     )
-    attacker: Attacker = Field(default=Attacker(), description="the simulated attacker; steps=0 is the plain method")
+    attacker: Attacker = Field(default=Attacker(), description="the simulated attacker; none with steps=0 (measured)")
     safe_target: SafeTarget = Field(
-        default="data", description="lower level: the training target, or theta_0's output (distillation)"
+        default="reference", description="lower level: the training target, or theta_0's output (distillation; measured)"
     )
-    settle_steps: int = Field(default=0, ge=0, description="safe-only steps at the end, the rate falling to zero (choice)")
+    settle_steps: int = Field(default=200, ge=0, description="safe-only steps at the end, the rate falling to zero (measured)")
     train: str = Field(default="all", description="weights that move")
 
     @model_validator(mode="after")
@@ -61,6 +63,11 @@ class Gift(Immunizer):
                 "rescale needs safe_target='data': at theta_0 the distance to theta_0's outputs has no gradient to scale to"
             )
         return self
+
+    @classmethod
+    def plain(cls, **options: Any) -> Self:
+        """The paper's two levels alone: no simulated attacker, the ordinary training target, nothing afterwards."""
+        return cls(**{**PLAIN, **options})
 
     @property
     def total_steps(self) -> int:

@@ -1,7 +1,7 @@
 """How fast an attack brings a concept back: areas under recovery curves, reductions, and steps until recovery.
 
 A recovery curve is the concept score against the attack's step, measured at checkpoints, beginning with step 0 (the weights as the
-attacker gets them). Definitions: `Metrics` in docs/methods; they are this project's own wording of 'relearning capacity'.
+attacker gets them). Definitions: docs/protocol.md; they are this project's own wording of 'relearning capacity'.
 """
 
 from __future__ import annotations

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
+import plotly.graph_objects as go
 
 from gift.bench.record import Result, Row, load
 from gift.files import write_text
-from gift.report import words
+from gift.report import site, words
 from gift.report.palette import HALFWAY, looks, swatch
 from gift.report.pictures import blocks
-from gift.report.plots import bundle, price, recovery
-
-TEMPLATES = Path(__file__).parent / "templates"
+from gift.report.plots import price, recovery
 
 
 @dataclass(frozen=True)
@@ -30,26 +24,6 @@ class Flagged:
     text: str
     meaning: str | None
     places: list[str]
-
-
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"number": words.number, "percent": words.percent, "yaml": _yaml, "short": words.short}
-    return environment
-
-
-def _yaml(value: dict[str, Any]) -> str:
-    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, default_flow_style=False).strip()
-
-
-def _asset(text: str, closing: str) -> Markup:
-    """Our own style sheet or script, or plotly's, as it is; never the record's text. `closing` would end its element early."""
-    if closing in text:
-        raise ValueError(f"an inlined file holds {closing}")
-    return Markup(text)
 
 
 def _flags(result: Result) -> list[Flagged]:
@@ -83,10 +57,10 @@ def _table(result: Result) -> list[dict[str, Any]]:
     return [{"attack": attack, "cells": rows} for attack, rows in groups if rows]
 
 
-def _charts(result: Result) -> tuple[list[dict[str, Any]], str]:
-    """For each attack: element ids, a spoken description, the numbers as a table; and all figures as one JSON text."""
+def _charts(result: Result) -> tuple[list[dict[str, Any]], dict[str, go.Figure]]:
+    """For each attack: element ids, a spoken description, the numbers as a table; and all figures by id."""
     charts: list[dict[str, Any]] = []
-    figures = {}
+    figures: dict[str, go.Figure] = {}
     for place, group in enumerate(_table(result)):
         attack, rows = group["attack"], [cell["row"] for cell in group["cells"]]
         ends = "; ".join(f"{result.title(r.method)} {words.number(r.score_before)} to {words.number(r.score_after)}" for r in rows)
@@ -105,7 +79,7 @@ def _charts(result: Result) -> tuple[list[dict[str, Any]], str]:
         charts.append(chart)
         figures[chart["curve"]] = recovery(result, attack.attack)
         figures[chart["price"]] = price(result, attack.attack)
-    return charts, bundle(figures)
+    return charts, figures
 
 
 def render(folder: Path) -> str:
@@ -116,26 +90,22 @@ def render(folder: Path) -> str:
     """
     result = load(folder)
     charts, figures = _charts(result)
-    return (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            result=result,
-            control=words.control_sentence(result),
-            summary=words.summary(result),
-            swatches={name: swatch(look) for name, look in looks([m.method for m in result.methods]).items()},
-            halfway=HALFWAY,
-            table=_table(result),
-            charts=charts,
-            figures=_asset(figures, "</"),
-            pictures=[(method, blocks(folder, result, method)) for method in result.methods],
-            flags=_flags(result),
-            each=words.pictures_per_score(result),
-            command=f"gift demo --concept {shlex.quote(result.concept)} --seed {result.seed}",
-            css=_asset((TEMPLATES / "report.css").read_text(encoding="utf-8"), "</style"),
-            script=_asset((TEMPLATES / "report.js").read_text(encoding="utf-8"), "</script"),
-            plotly=_asset(get_plotlyjs(), "</script"),
-        )
+    return site.render(
+        "report.html.j2",
+        figures,
+        styles=["report.css"],
+        scripts=["report.js"],
+        result=result,
+        control=words.control_sentence(result),
+        summary=words.summary(result),
+        swatches={name: swatch(look) for name, look in looks([m.method for m in result.methods]).items()},
+        halfway=HALFWAY,
+        table=_table(result),
+        charts=charts,
+        pictures=[(method, blocks(folder, result, method)) for method in result.methods],
+        flags=_flags(result),
+        each=words.pictures_per_score(result),
+        command=f"gift demo --concept {shlex.quote(result.concept)} --seed {result.seed}",
     )
 
 
@@ -151,6 +121,6 @@ def write_page(folder: Path) -> Path:
     Raises:
         GiftError: the record or a picture that it names is missing or malformed, or the page can't be written.
     """
-    path = folder / "report" / "index.html"
+    path = folder / site.PAGE
     write_text(path, render(folder))
     return path

@@ -6,7 +6,8 @@ Colours follow Okabe and Ito (told apart with any common colour blindness), dark
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
@@ -41,13 +42,37 @@ SHAPES = {
     "x": '<path d="M10.5 2.5 14 5.5 17.5 2.5 18.8 4 15.6 7 18.8 10 17.5 11.5 14 8.5 10.5 11.5 9.2 10 12.4 7 9.2 4Z"/>',
     "pentagon": '<path d="M14 2 19 5.8 17.1 11.8H10.9L9 5.8Z"/>',
 }
-DASHES = {"solid": "", "dash": ' stroke-dasharray="5 3"', "dot": ' stroke-dasharray="1.5 2.5"'}
+DASHES = {
+    "solid": "",
+    "dash": ' stroke-dasharray="5 3"',
+    "dot": ' stroke-dasharray="1.5 2.5"',
+    "longdash": ' stroke-dasharray="9 4"',
+    "dashdot": ' stroke-dasharray="6 2.5 1.5 2.5"',
+}
+AGAIN = ("solid", "longdash", "dashdot")
+"""Dashes of the spare looks when they start over."""
 
 
-def looks(methods: list[str]) -> dict[str, Look]:
-    """A look for each method; unknown ones take the spare looks in order, and start over when those run out."""
-    strangers = [name for name in methods if name not in KNOWN]
-    return {name: KNOWN.get(name) or SPARE[strangers.index(name) % len(SPARE)] for name in methods}
+def _spare(place: int) -> Look:
+    return replace(SPARE[place % len(SPARE)], dash=AGAIN[place // len(SPARE) % len(AGAIN)])
+
+
+def looks(methods: Sequence[str], last: Mapping[str, str] | None = None) -> dict[str, Look]:
+    """A look for each method; unknown ones take the spare looks in order, and start over with another dash when those run out.
+
+    Args:
+        methods: their names.
+        last: the last method of each one's chain; the first chain that ends in a known method looks like it, unless that
+            method is there itself.
+    """
+    drawn = {name: KNOWN[name] for name in methods if name in KNOWN}
+    taken = set(drawn)
+    for name, end in (last or {}).items():
+        if name not in drawn and end in KNOWN and end not in taken:
+            drawn[name] = KNOWN[end]
+            taken.add(end)
+    strangers = [name for name in methods if name not in drawn]
+    return {name: drawn.get(name) or _spare(strangers.index(name)) for name in methods}
 
 
 HALFWAY = Markup(

@@ -39,12 +39,14 @@ class Block:
     tiles: list[tuple[str, int]]
 
 
-def embed(folder: Path, file: str) -> str:
-    """A picture as a data URI.
+def read_png(folder: Path, file: str, record: Path, remedy: str) -> bytes:
+    """A picture that a record names.
 
     Args:
         folder: where the record lies.
         file: the picture's path in it, as the record says.
+        record: the file that names it, for the message.
+        remedy: what to do about a bad one.
 
     Raises:
         GiftError: it lies outside `folder`, is missing, or is not a PNG.
@@ -53,13 +55,18 @@ def embed(folder: Path, file: str) -> str:
     try:
         path = (folder / file).resolve()
         if not path.is_relative_to(folder.resolve()):
-            raise GiftError(f"{folder / NAME} names a picture outside its folder: {shown}; {REMEDY}")
+            raise GiftError(f"{record} names a picture outside its folder: {shown}; {remedy}")
         data = path.read_bytes()
     except (OSError, ValueError) as error:
-        raise GiftError(f"can't read the picture {shown} that {folder / NAME} names; {REMEDY}") from error
+        raise GiftError(f"can't read the picture {shown} that {record} names; {remedy}") from error
     if not data.startswith(PNG):
-        raise GiftError(f"the picture {shown} that {folder / NAME} names is not a PNG; {REMEDY}")
-    return "data:image/png;base64," + base64.b64encode(data).decode("ascii")
+        raise GiftError(f"the picture {shown} that {record} names is not a PNG; {remedy}")
+    return data
+
+
+def embed(folder: Path, file: str, record: Path, remedy: str) -> str:
+    """`read_png` as a data URI."""
+    return "data:image/png;base64," + base64.b64encode(read_png(folder, file, record, remedy)).decode("ascii")
 
 
 def _moment(result: Result, grid: Grid) -> str:
@@ -75,7 +82,7 @@ def _sheet(folder: Path, result: Result, grid: Grid) -> Sheet:
     first = f"; first prompt: {grid.prompts[0]}"
     what = result.concept if grid.group == "concept" else "prompted object"
     return Sheet(
-        uri=embed(folder, grid.file),
+        uri=embed(folder, grid.file, folder / NAME, REMEDY),
         alt=f"{len(grid.prompts)} pictures by {result.title(grid.method)}. {moment}. Mean score for the {what}: {mean}{first}.",
         moment=moment,
         mean=mean,
