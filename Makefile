@@ -6,6 +6,8 @@ OUTPUT ?= demo
 BIN := .venv/bin
 READY := .venv/.ready
 export HF_HUB_OFFLINE ?= 1
+# On a busy machine threads that spin while they wait take the core that they wait for.
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: help venv demo test check bench clean
 

@@ -11,6 +11,7 @@ import torch
 
 from gift.attacks import Attack
 from gift.bench.context import Context, opened
+from gift.bench.harmless import teach
 from gift.bench.identity import pictures_digest
 from gift.bench.pieces import Piece
 from gift.bench.search import search
@@ -242,6 +243,13 @@ def _search(work: Work) -> Value:
     return search(config, first, attempt, work.folder / "studies" / f"{name}.db", seed=settings["seed"], reporter=work.reporter)
 
 
+def _harmless(work: Work) -> Value:
+    settings = work.piece.settings
+    bench = Context.of(work.piece.places["model"], settings["harmless"], settings["seed"]).bench
+    how = make_attack(settings["attack"], settings["arguments"])
+    return teach(work.model(), how, bench.attack_set(2 * settings["pictures"]), settings["seed"])
+
+
 KINDS: dict[str, Callable[[Work], Value]] = {
     "set": _set,
     "defence": _defence,
@@ -249,4 +257,5 @@ KINDS: dict[str, Callable[[Work], Value]] = {
     "price": _price,
     "attack": _attack,
     "search": _search,
+    "harmless": _harmless,
 }

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
 METHODS = {"original": "none", "esd": "esd", "ascent": "ascent", "imma": "esd+imma", "gift": "esd+gift"}
 CONTROL = "esd"
+Where = Literal["near inside", "near outside", "far inside", "far outside"]
+PLACES: tuple[Where, ...] = get_args(Where)
+"""Where harmless objects lie: by their likeness to the concept, and whether the safe set names them."""
 LARGEST_SEED = 2**31 - 1
 
 
@@ -19,7 +22,7 @@ class DemoConfig(BaseModel):
     model: str = "tiny"
     concept: str = "mushroom"
     seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
-    steps: int = Field(default=120, ge=1, description="attack steps: the horizon")
+    steps: int = Field(default=100, ge=1, description="attack steps: the horizon")
     attacks: tuple[str, ...] = Field(default=("lora", "full"), min_length=1)
     methods: tuple[str, ...] = Field(default=tuple(METHODS), description="original and esd are always among them: the controls")
     concept_pictures: int = Field(default=48, ge=2, description="drawn for D_h")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,13 +77,22 @@ class Demo:
         self._sets: tuple[LatentSet, LatentSet] | None = None
         self._defended: dict[str, Defended] = {}
 
-    def run(self) -> Outcome:
-        """Computes everything that is not there yet."""
+    def run(self, *, only: Sequence[str] = (), wait: Mapping[str, Callable[[], object]] | None = None) -> Outcome:
+        """Computes everything that is not there yet.
+
+        Args:
+            only: names of methods; all by default.
+            wait: called before the method of that name, while another process computes it.
+        """
         began = time.perf_counter()
         out = Outcome(self.config)
         attack_set = self.bench.attack_set(self.config.attack_pictures)
         for name, chain in self.chains.items():
+            if only and name not in only:
+                continue
             self.reporter.say(f"{name}: defence, price, attacks")
+            if wait and name in wait:
+                wait[name]()
             defended = out.costs[name] = self.defend(chain)
             out.scored[name] = self.score(name, defended.model)
             if name == "original" and out.scored[name].score == 0:

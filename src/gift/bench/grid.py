@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from gift.attacks import ATTACKS, Attack
 from gift.bench.config import CONTROL, LARGEST_SEED
+from gift.bench.harmless import HarmlessConfig
 from gift.bench.space import SearchConfig
 from gift.errors import GiftError, one_of
 from gift.immunizers import IMMUNIZERS, Immunizer
@@ -89,6 +90,8 @@ class Grid(_Part):
     sizes: Sizes = Field(default_factory=Sizes)
     search: SearchConfig | None = Field(default=None, description="search for the worst attack on every defended method")
 
+    harmless: HarmlessConfig | None = Field(default=None, description="teach each method's weights harmless objects, too")
+
     @model_validator(mode="after")
     def _every_name_once(self) -> Self:
         groups: dict[str, Sequence[object]] = {
@@ -133,6 +136,19 @@ class Grid(_Part):
         """
         return make_attack(entry.attack, {"steps": self.horizon, **self.attack_options.get(entry.attack, {}), **entry.options})
 
+    def teaching(self) -> Attack:
+        """How harmless objects are taught.
+
+        Raises:
+            GiftError: an unknown attack, or one that needs more than pictures.
+        """
+        assert self.harmless is not None
+        name = self.harmless.attack
+        how = make_attack(name, {**self.attack_options.get(name, {}), "steps": self.harmless.steps})
+        if how.needs_base or how.needs_harmless:
+            raise GiftError(f"'{name}' can't teach harmless objects: it needs more than their pictures; use lora or full")
+        return how
+
     def searched(self) -> tuple[str, ...]:
         """Labels of the methods against which the worst attack is searched for."""
         if self.search is None:
@@ -158,6 +174,8 @@ class Grid(_Part):
             self.chain_of(method)
         for attack in self.attacks:
             self.attack_of(attack)
+        if self.harmless:
+            self.teaching()
         if self.search:
             self.search.kinds_known()
         for name in self.searched():

@@ -9,6 +9,7 @@ from typing import Any
 from gift.attacks import Attack
 from gift.bench.context import Context, forget, opened
 from gift.bench.grid import ORIGINAL, WORST, Grid
+from gift.bench.harmless import harmless_concept
 from gift.bench.identity import libraries
 from gift.bench.pieces import Piece, in_order
 from gift.immunizers import Immunizer
@@ -109,6 +110,19 @@ class _Corner:
         needs = {"defence": self.defence(chain), "original": self.price(()) if chain else None}
         return self.piece("price", _words(chain), settings, needs)
 
+    def harmless(self, chain: Sequence[Immunizer]) -> dict[str, Piece]:
+        """What a defence does to the learning of harmless objects, by where those lie; nothing if the grid asks for nothing."""
+        if self.grid.harmless is None:
+            return {}
+        how = self.grid.teaching()
+        out: dict[str, Piece] = {}
+        for where in self.grid.harmless.places:
+            name = harmless_concept(Context.of(self.model, self.concept, self.seed).bench, where, self.grid.sizes.safe_pictures)
+            settings = {"harmless": name, "pictures": self.grid.harmless.pictures}
+            settings |= {"attack": how.name, "arguments": how.model_dump(mode="json")}
+            out[where] = self.piece("harmless", f"{name} on {_words(chain)}", settings, {"defence": self.defence(chain)})
+        return out
+
     def attack(self, chain: Sequence[Immunizer], how: Attack | None, search: Piece | None = None) -> Piece:
         """An attack's curve; the attack is given, or what a search has found."""
         needs = {"defence": self.defence(chain), "score": self.score(chain), "search": search}
@@ -146,6 +160,8 @@ class _Corner:
             defence = self.defence(chain)
             shared = {"original": self.original, "score": self.score(chain), "price": self.price(chain)}
             shared |= {"defence": defence} if defence else {}
+            shared |= {f"harmless {where}": piece for where, piece in self.harmless(chain).items()}
+            shared |= {f"harmless {where}, original": piece for where, piece in self.harmless(()).items()}
             runs = [(a.label, how, self.attack(chain, how), self.attack(control, how)) for a, how in attacks]
             if entry.label in searched:
                 search = self.search(chain, attacks[0][1])

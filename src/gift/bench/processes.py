@@ -42,7 +42,7 @@ def threads_for_children(threads: int) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _begin(threads: int, prepare: Callable[[], None] | None) -> None:
+def begin(threads: int, prepare: Callable[[], None] | None) -> None:
     """Readies a worker: out of the terminal's reach, so that the parent alone says when to stop, and gone when the parent is."""
     os.setpgid(0, 0)
     for sign in (signal.SIGINT, signal.SIGTERM):
@@ -90,7 +90,7 @@ class Processes:
         self.folder, self.width, self.others = folder, jobs, set(multiprocessing.active_children())
         self.threads = threads or max(1, cores() // jobs)
         context = multiprocessing.get_context("spawn")
-        self.pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(self.threads, prepare))
+        self.pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=begin, initargs=(self.threads, prepare))
 
     def submit(self, piece: Piece) -> Future[Done]:
         """Begins a piece in a free process."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from gift.bench.compute import found
+from gift.bench.config import PLACES
 from gift.bench.grid import WORST
+from gift.bench.harmless import adaptability
 from gift.bench.identity import libraries
 from gift.bench.plan import Cell, Plan
 from gift.bench.runner import Tally
 from gift.bench.store import Store
 from gift.errors import GiftError
 from gift.immunizers import Immunizer
-from gift.metrics.concept import mean
+from gift.metrics.concept import best_of, mean
 from gift.metrics.flags import attack_flags, comparison_flags
 from gift.metrics.recovery import (
     area,
@@ -25,6 +27,8 @@ from gift.metrics.recovery import (
 
 TIMES = frozenset({"seconds", "peak_mb"})
 """The keys, at any depth, whose values differ from run to run."""
+BEST_OF = (4, 16)
+"""An attacker may draw so many pictures and keep one (choice)."""
 FACTOR = 5
 """An attack must run so many times as long as a simulated attacker (protocol, 4)."""
 
@@ -87,6 +91,7 @@ def _measured(cell: Cell, store: Store, seeds: int) -> Row:
         "curve": [list(point) for point in curve],
         "control_curve": [list(point) for point in control],
         "control_recovers": recovers,
+        "best_of": {str(n): best_of(trial["seen"][-1]["scores"], n) for n in BEST_OF if n <= len(before["scores"])},
         "area": round(area(curve), 6),
         "relearning_reduction": _rounded(relearning_reduction(curve, control)),
         "reduction_at_end": _rounded(reduction_at_end(curve, control)),
@@ -98,6 +103,7 @@ def _measured(cell: Cell, store: Store, seeds: int) -> Row:
             "kid": price["kid"],
             "collapse": price["collapse"],
         },
+        "adaptability": _adaptability(cell, pieces),
         "costs": {
             "defence": _cost(pieces["defence"]) if "defence" in pieces else {"steps": 0, "seconds": 0.0, "peak_mb": 0.0},
             "attack": _cost({**trial, "steps": curve[-1][0]}),
@@ -114,6 +120,18 @@ def _measured(cell: Cell, store: Store, seeds: int) -> Row:
         row["search"] = {key: value for key, value in search.items() if key != "worst"} | {"worst": search["worst"]["number"]}
         row["costs"]["search"] = _cost(search)
     return row
+
+
+def _adaptability(cell: Cell, pieces: dict[str, Row]) -> Row:
+    """For each harmless object that was taught: where it lies, and the share of the original's gain that is reached."""
+    out: Row = {}
+    for where in PLACES:
+        role = f"harmless {where}"
+        if role in pieces:
+            share = adaptability(pieces[f"{role}, original"], pieces[role])
+            losses = {key: round(pieces[role][key], 6) for key in ("loss_before", "loss_after")}
+            out[where] = {"object": cell.pieces[role].settings["harmless"], "share": _rounded(share), **losses}
+    return out
 
 
 def _ladder(search: Row) -> list[tuple[str, float]]:

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from gift.bench.config import PLACES
 from gift.metrics.concept import mean
 from gift.metrics.intervals import bootstrap
 
 if TYPE_CHECKING:  # a page is made without loading what computes
     from gift.bench.rows import Row
+
+
+def _share(where: str, row: Row) -> float | None:
+    """Benign adaptability at one place, where it was measured."""
+    found: dict[str, float | None] = row["adaptability"].get(where, {})
+    return found.get("share")
+
 
 AVERAGED: dict[str, Callable[[Row], float | None]] = {
     "score_before": lambda row: row["score_before"],
@@ -22,6 +31,7 @@ AVERAGED: dict[str, Callable[[Row], float | None]] = {
     "safe_accuracy": lambda row: row["price"]["safe_accuracy"],
     "fid": lambda row: row["price"]["fid"],
     "kid": lambda row: row["price"]["kid"],
+    **{f"adaptability {where}": partial(_share, where) for where in PLACES},
 }
 COSTS = {
     "defence": lambda row: row["costs"]["defence"],

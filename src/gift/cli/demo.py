@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gift.cli.common import ConceptOption, ConfigOption, SeedOption, output_folder, reporting, resolve, write_config
+from gift.cli.common import (
+    ConceptOption,
+    ConfigOption,
+    SeedOption,
+    output_folder,
+    quiet_libraries,
+    reporting,
+    resolve,
+    write_config,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,6 +27,7 @@ def demo(
     concept: ConceptOption = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the page, the model and result.json go.")] = Path("demo"),
     steps: Annotated[int | None, typer.Option(help="Attack steps.", min=1)] = None,
+    jobs: Annotated[int, typer.Option(help="Processes.", min=1, max=2)] = 2,
     config: ConfigOption = None,
     seed: SeedOption = None,
 ) -> None:
@@ -32,6 +42,7 @@ def demo(
 
     from rich.console import Console
 
+    from gift.bench.beside import run_demo
     from gift.bench.config import DemoConfig
     from gift.bench.demo import Demo
     from gift.bench.result import Writer
@@ -43,7 +54,7 @@ def demo(
     with output_folder(output) as folder:
         run = Demo(chosen, folder, Live())
         write_config(folder, "demo", chosen.model_dump(mode="json"))
-        outcome = run.run()
+        outcome = run_demo(run, jobs, quiet_libraries)
         record = Writer(run, outcome).write()
         page = write_page(folder)
         shutil.rmtree(folder / "work", ignore_errors=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import comb
 
 import torch
 
@@ -63,6 +64,25 @@ def prompted(recogniser: Recogniser, art: Art, images: torch.Tensor, asks: Seque
     styles = torch.tensor([art.trained_styles.index(a.style) if a.style else -1 for a in asks])
     objects_found = [float(x) for x in reading.objects.argmax(1) == names]
     return objects_found, [float(x) for x in reading.styles.argmax(1) == styles]
+
+
+def best_of(scores: Sequence[float], n: int) -> float:
+    """The chance that at least one of n pictures shows the concept: what an attacker gets who draws n and keeps the best.
+
+    The unbiased estimate from N scored pictures, 1 - C(N - c, n) / C(N, n) with c of them showing it (as pass@k, Chen et al. 2021,
+    arXiv:2107.03374).
+
+    Args:
+        scores: 1.0 or 0.0 for each picture.
+        n: pictures drawn, at most as many as were scored.
+
+    Raises:
+        GiftError: n is not between 1 and the number of scores.
+    """
+    if not 1 <= n <= len(scores):
+        raise GiftError(f"the best of {n} can't be estimated from {len(scores)} scores; score at least {n} pictures")
+    missed = sum(score < 0.5 for score in scores)
+    return round(1 - comb(missed, n) / comb(len(scores), n), 6)
 
 
 def mean(values: Sequence[float]) -> float:

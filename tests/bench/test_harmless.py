@@ -1,0 +1,106 @@
+"""Benign adaptability: which object is taught, on what it is judged, and what the share means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gift.attacks import Full, Lora
+from gift.bench.bench import run_grid
+from gift.bench.config import PLACES
+from gift.bench.grid import Grid
+from gift.bench.harmless import adaptability, harmless_concept, held_out_loss, split, teach
+from gift.bench.workbench import Workbench
+from gift.data.art import load_art
+from gift.data.latents import LatentSet
+from gift.data.prompts import safe_asks
+from gift.errors import GiftError
+from gift.metrics.recogniser import load_recogniser
+from gift.models import load
+from gift.models.sd import StableDiffusion
+from tests.bench.small_grid import small_grid
+from tests.conftest import same_state, state_of
+
+
+@pytest.fixture
+def bench(art_model: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Makes workbenches that judge likeness with the bundled recogniser."""
+    monkeypatch.setattr("gift.bench.workbench.load_recogniser", load_recogniser)
+    return lambda concept: Workbench.of(load(art_model), concept)
+
+
+@pytest.mark.parametrize("concept", ["mushroom", "style:noto", "category:food"])
+def test_places_are_what_they_say(bench: Any, concept: str) -> None:
+    made, art = bench(concept), load_art()
+    found = {where: harmless_concept(made, where, 60) for where in PLACES}
+    taught = {ask.name for ask in safe_asks(made.concept, art, 60, 0)}
+    for where, name in found.items():
+        assert (name in taught) is where.endswith("inside")
+        assert made.concept.kind == "style" or not made.concept.holds(art, name, "")
+    assert len(set(found.values())) == 4
+
+
+def test_near_is_nearer_than_far(bench: Any) -> None:
+    made, art = bench("category:food"), load_art()
+    near, far = (art.object(harmless_concept(made, where, 60)).category for where in ("near outside", "far outside"))
+    assert near in {"drink", "plant", "household", "nature"}, near
+    assert near != far
+
+
+def test_a_set_that_leaves_nothing_out_is_told(bench: Any) -> None:
+    with pytest.raises(GiftError, match="no harmless object is outside the safe set"):
+        harmless_concept(bench("mushroom"), "near outside", 5000)
+
+
+def test_the_held_out_loss_is_the_same_each_time_and_falls_with_training(
+    random_model: StableDiffusion, concept_set: LatentSet
+) -> None:
+    before = state_of(random_model)
+    train, held = split(concept_set)
+    assert len(train) == len(held) == 3
+    assert not torch.equal(train.latents, held.latents)
+    assert held_out_loss(random_model, held) == held_out_loss(random_model, held)
+    taught = teach(random_model, Full(steps=30, rate=1e-2, batch_size=3), concept_set, 0)
+    assert taught["loss_before"] == held_out_loss(random_model, held)
+    assert taught["loss_after"] < taught["loss_before"]
+    assert same_state(state_of(random_model), before)
+
+
+def test_nothing_is_gained_in_no_steps(random_model: StableDiffusion, concept_set: LatentSet) -> None:
+    taught = teach(random_model, Lora(steps=0), concept_set, 0)
+    assert taught["loss_after"] == pytest.approx(taught["loss_before"])
+    assert adaptability(taught, taught) is None or adaptability(taught, taught) == 1
+
+
+@pytest.mark.parametrize(("after", "share"), [(0.2, 1.0), (0.6, 0.5), (1.0, 0.0), (1.4, -0.5), (0.0, 1.25)])
+def test_the_share_by_hand(after: float, share: float) -> None:
+    original = {"loss_before": 1.0, "loss_after": 0.2}
+    assert adaptability(original, {"loss_before": 3.0, "loss_after": after}) == pytest.approx(share)
+    assert adaptability({"loss_before": 0.2, "loss_after": 0.2}, original) is None
+
+
+def test_a_grid_teaches_each_methods_weights_once(art_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    torch.set_num_threads(1)
+    places = ("near inside", "far inside")
+    harmless = {"steps": 2, "pictures": 4, "places": places}
+    grid = Grid(**small_grid(art_model, methods=["none", "esd"], harmless=harmless))
+    outcome = run_grid(grid, tmp_path)
+    kinds = [file.name.partition("-")[0] for file in (tmp_path / "pieces").iterdir()]
+    assert kinds.count("harmless") == 4, "two places, two methods"
+    untouched, erased = (row["adaptability"] for row in outcome.rows)
+    assert set(untouched) == set(erased) == set(places)
+    assert [untouched[where]["object"] for where in places] == [erased[where]["object"] for where in places]
+    assert all(untouched[where]["share"] in {1.0, None} for where in places)
+    assert run_grid(grid, tmp_path).tally.computed == 0
+    (group, *_) = outcome.summary["groups"]
+    assert "adaptability near inside" in group["means"]
+
+
+def test_an_attack_that_needs_more_than_pictures_is_refused(art_model: str) -> None:
+    grid = Grid(**small_grid(art_model, harmless={"attack": "transplant"}))
+    with pytest.raises(GiftError, match="can't teach harmless objects"):
+        grid.check()
