@@ -29,8 +29,9 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/gift demo --concept "$(CONCEPT)" --seed $(SEED) --output "$(OUTPUT)"
 
+# Small tests gain nothing from a second thread, and much from a second process.
 test: $(READY)
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 
 check: $(READY)
 	$(BIN)/ruff check

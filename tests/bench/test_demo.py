@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from diffusers import StableDiffusionPipeline
 
+from gift.bench.beside import run_demo
 from gift.bench.config import METHODS, DemoConfig
 from gift.bench.demo import Demo
+from gift.bench.processes import cores
 from gift.bench.result import Writer
 from gift.errors import GiftError
 from gift.models import TINY
@@ -75,3 +78,32 @@ def test_rows_page_and_model_and_an_interrupted_run_goes_on(tmp_path: Path) -> N
 def test_an_unknown_method_is_told_before_anything_is_loaded(tmp_path: Path) -> None:
     with pytest.raises(GiftError, match="no method 'magic'"):
         Demo(DemoConfig(methods=("magic",)), tmp_path)
+
+
+@needs_model
+@pytest.mark.slow
+def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
+    kept = torch.get_num_threads()
+    torch.set_num_threads(max(1, cores() // 2))  # as the two have: sums of other numbers of threads may round differently
+    try:
+        alone = finish(tmp_path / "alone")
+    finally:
+        torch.set_num_threads(kept)
+    demo = Demo(SMALL, tmp_path / "two")
+    both = Writer(demo, run_demo(demo, 2)).write()
+    assert torch.get_num_threads() == kept
+    assert both["samples"] == alone["samples"]
+    for one, other in zip(alone["rows"], both["rows"], strict=True):
+        assert {k: v for k, v in one.items() if k not in TIMES} == {k: v for k, v in other.items() if k not in TIMES}
+
+
+@needs_model
+@pytest.mark.slow
+def test_what_the_second_process_does_not_bring_the_first_one_computes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gift.bench.beside._work", nothing)
+    demo = Demo(SMALL, tmp_path)
+    assert len(Writer(demo, run_demo(demo, 2)).write()["rows"]) == len(METHODS) * 2
+
+
+def nothing(*given: object) -> None:
+    """A second process that dies at once."""

@@ -23,6 +23,7 @@ ENDS = {"none": 0.97, "esd": 0.9, "ascent": 0.0, "esd+imma": 0.5, "esd+gift": 0.
 SAFE = {"none": 0.92, "esd": 0.9, "ascent": 0.1, "esd+imma": 0.8, "esd+gift": 0.86}
 FID = {"none": 0.0, "esd": 0.8, "ascent": 40.0, "esd+imma": 2.1, "esd+gift": 1.4}
 DEFENCE = {"none": 0.0, "esd": 20.0, "ascent": 15.0, "esd+imma": 60.0, "esd+gift": 75.0}
+EASE = {"none": 1.0, "esd": 0.97, "ascent": 0.2, "esd+imma": 0.6, "esd+gift": 0.84}
 PACE = {"lora": 0.2, "full": 0.4, "worst": 0.3}
 FAR = {"lora": 1.0, "full": 1.1, "worst": 1.3}
 FEW = "2 seeds: the protocol asks for at least 3"
@@ -105,6 +106,8 @@ def cell(method: str, attack: str, concept: str, seed: int) -> dict[str, Any]:
             "defence": {"steps": 100, "seconds": DEFENCE[method] + seed, "peak_mb": 900.0},
             "attack": {"steps": 150, "seconds": PACE[attack] * 150, "peak_mb": 950.0},
         },
+        "best_of": {"4": round(1 - (1 - points[-1][1]) ** 4, 6), "16": round(1 - (1 - points[-1][1]) ** 16, 6)},
+        "adaptability": {"near inside": {"object": "cactus", "share": EASE[method] + 0.02 * seed}},
         "flags": flags,
         "scores": {"before": [0.0] * 36, "safe": [1.0] * 120, "attack": []},
     }

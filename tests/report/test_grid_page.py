@@ -69,7 +69,7 @@ def test_headings_captions_and_scopes(grid_folder: Path) -> None:
     page = seen(grid_folder)
     assert page.headings.count(1) == 1
     assert all(after - before <= 1 for before, after in pairwise(page.headings))
-    assert page.tags.count("table") == page.tags.count("caption") == 8
+    assert page.tags.count("table") == page.tags.count("caption") == 10
     assert re.findall(r"<th\b(?![^>]*\bscope=)[^>]*>", source(grid_folder)) == []
 
 
@@ -158,6 +158,27 @@ def test_resistance_against_price(grid_folder: Path) -> None:
         assert [t["x"][0] for t in points] == pytest.approx([prices["esd+gift"] + (0.05 if figure == "fid-0" else 0)] * 3)
         assert [t["meta"]["attack"] for t in points if not t["marker"]["symbol"].endswith("-open")] == ["worst"]
         assert not traces(page, figure, method="ascent"), "what never counts has no resistance to draw"
+
+
+def test_benign_adaptability_and_the_best_of_several_pictures(grid_folder: Path) -> None:
+    page = seen(grid_folder)
+    harmless = page.text[page.text.index("Share of the original's gain") :]
+    low, high = bootstrap([0.84, 0.86, 0.84, 0.86])
+    assert re.search(rf"esd\+gift ?all ?0\.85 \[{low:.2f}, {high:.2f}\]", harmless)
+    assert "ascent" not in harmless[: harmless.index("Taught: cactus (near inside)")], "what never counts has no mean"
+    ends = [curve("esd+gift", "worst", c, s)[-1][1] for c in CONCEPTS for s in SEEDS]
+    best = [f"{sum(1 - (1 - end) ** n for end in ends) / 4:.2f}" for n in (1, 4, 16)]
+    drawn = page.text[page.text.index("at least one of so many pictures") :]
+    assert re.search(rf"esd\+gift ?worst ?all ?{' ?'.join(map(re.escape, best))}", drawn)
+
+
+def test_records_without_them_have_a_page(grid_folder: Path) -> None:
+    left_out = {"best_of", "adaptability"}
+    rows = [{key: value for key, value in row.items() if key not in left_out} for row in every_cell()]
+    (grid_folder / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    page = seen(grid_folder)
+    assert "harmless objects" not in page.text
+    assert "Best of" not in page.text
 
 
 def test_what_proves_nothing_is_said_and_never_protection(grid_folder: Path) -> None:

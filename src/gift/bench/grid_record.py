@@ -75,6 +75,13 @@ class Price(Part):
     kid: float
 
 
+class Taught(Part):
+    """A harmless object that the weights were taught: which, and the share of the original's gain that they reach."""
+
+    object: Name
+    share: float | None
+
+
 class Scores(Part):
     """Every picture's score, before the attack and of safe prompts."""
 
@@ -100,6 +107,8 @@ class Measured(Cell):
     price: Price
     costs: Costs
     scores: Scores
+    best_of: dict[str, float] = Field(default_factory=dict)
+    adaptability: dict[str, Taught] = Field(default_factory=dict)
     attack_found: dict[str, Any] | None = None
 
     @field_validator("curve", "control_curve")

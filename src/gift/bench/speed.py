@@ -1,14 +1,14 @@
 """`python -m gift.bench.speed`: what a defence costs beside plain fine-tuning, as ratios measured in one run.
 
 Times are medians over interleaved rounds, so that a noisy machine troubles every contender alike; memory is the peak
-resident size of a fresh process for each. The floor of a GIFT step is 2.0: one forward and one backward for each level.
+resident size of a fresh process for each while it steps. The floor of a GIFT step is 2.0: one forward and one backward for
+each level.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -27,6 +27,7 @@ from gift.data.latents import LatentSet
 from gift.immunizers import Gift, Imma, Immunizer, Task
 from gift.models import DenoisingModel, load
 from gift.training.loop import step_generator
+from gift.training.measure import Meter
 
 BATCH = 16
 CONTENDERS: dict[str, Immunizer] = {
@@ -37,9 +38,9 @@ CONTENDERS: dict[str, Immunizer] = {
 
 
 def materials(model: DenoisingModel) -> tuple[LatentSet, LatentSet]:
-    """Small sets: their size does not change a step's cost."""
+    """Small sets, whose size does not change a step's cost."""
     bench = Workbench.of(model, "mushroom")
-    return bench.concept_set(BATCH), bench.safe_set(BATCH)
+    return bench.attack_set(BATCH), bench.harmless_set(BATCH)
 
 
 def contender(name: str, model: DenoisingModel, concept: LatentSet, safe: LatentSet) -> Callable[[int], object]:
@@ -110,9 +111,10 @@ def print_peak(name: str, steps: int) -> None:
     """The fresh process's part of `peak_mb`."""
     model = load("tiny")
     step = contender(name, model, *materials(model))
-    for i in range(steps):
-        step(i)
-    print(json.dumps({"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+    with Meter() as meter:
+        for i in range(steps):
+            step(i)
+    print(json.dumps({"peak_mb": meter.peak_mb}))
 
 
 def main() -> None:

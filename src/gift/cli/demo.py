@@ -76,26 +76,26 @@ def table(record: dict[str, Any]) -> Table:
     from rich.table import Table as RichTable
 
     title = f"{record['concept']}, seed {record['seed']}: concept score before and after {record['horizon']} attack steps"
-    out = RichTable(title=title, title_justify="left")
-    for head in (
+    out = RichTable(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))  # within 80 columns
+    heads = (
         "method",
         "attack",
         "before",
         "after",
-        "reduction",
-        "recovers at",
-        "safe acc.",
+        "reduced",
+        "recovers",
+        "safe",
         "FID",
-        "defence s",
-        "attack s",
-        "peak MB",
-    ):
+        "def. s",
+        "att. s",
+        "MB",
+    )  # within 80 columns
+    for head in heads:
         out.add_column(head, justify="left" if head in {"method", "attack"} else "right", no_wrap=True)
-    titles = {m["method"]: m["title"] for m in record["methods"]}
     for row in record["rows"]:
         reduction, recovers = row["relearning_reduction"], row["steps_to_recover"]
         out.add_row(
-            titles[row["method"]],
+            row["method"],
             row["attack"],
             f"{row['score_before']:.2f}",
             f"{row['score_after']:.2f}",

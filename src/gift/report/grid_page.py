@@ -79,6 +79,20 @@ def _charts(
     return charts, figures
 
 
+def _adaptability(records: Records, groups: Sequence[tuple[Group, str]]) -> tuple[list[str], list[Group]]:
+    """The places at which harmless objects were taught, and a group of each method that was taught.
+
+    What was taught rests on the method's weights alone, so the group of any attack says it.
+    """
+    places = list(dict.fromkeys(where for cell in records.measured for where in cell.adaptability))
+    mine: dict[tuple[str, str, str], Group] = {}
+    for group, _ in groups:
+        if any(row.adaptability for row in group.counted):
+            key = group.scope, group.model, group.method
+            mine[key] = max(mine.get(key, group), group, key=lambda one: len(one.counted))
+    return places, list(mine.values())
+
+
 def _cells(group: Group, moments: Sequence[int]) -> list[str]:
     """A curve's numbers for a table row."""
     points = {point.step: point for point in group.line}
@@ -116,6 +130,7 @@ def render(folder: Path) -> str:
         figures |= {ids[price]: grid_plots.fidelity(mine, drawn, price) for price in ids}
         prices.append((model, list(ids.items()), any(group.conclusive for group in mine)))
     shown, left_out = albums(records)
+    places, adaptable = _adaptability(records, groups)
     ranking = every[0].summary["ranking"]
     several = len(records.models) > 1
     return site.render(
@@ -137,6 +152,9 @@ def render(folder: Path) -> str:
         halfway=HALFWAY,
         charts=charts,
         prices=prices,
+        places=places,
+        adaptable=adaptable,
+        tries=sorted({n for group, _ in groups for n in group.best_of}, key=int),
         albums=shown,
         left_out=left_out,
         flags=grid_words.flags(records, every[0]),

@@ -174,7 +174,7 @@ def cost(groups: Sequence[Group], looks: Looks) -> go.Figure:
 
 FIDELITY = {
     "safe_accuracy": ("safe accuracy (right: less damage)", ".2f"),
-    "fid": ("FID to the original's pictures (left: less damage)", None),
+    "fid": ("FID (left: less damage)", None),
 }
 
 

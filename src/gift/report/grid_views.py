@@ -125,6 +125,12 @@ class Group:
             return Recovery(None, horizon, seconds, len(back), len(ends))
         return Recovery(step, horizon, seconds, len(back), len(ends))
 
+    @cached_property
+    def best_of(self) -> dict[str, float]:
+        """The chance that one of n pictures after the attack shows the concept, by n: the mean over the cells that count."""
+        kept = [row.best_of for row in self.counted]
+        return {n: mean([one[n] for one in kept]) for n in kept[0] if all(n in one for one in kept)} if kept else {}
+
     @property
     def defence_seconds(self) -> float | None:
         """The defender's mean; None where no cell counts."""

@@ -94,6 +94,11 @@ def steps(group: Group) -> str:
     return (f"not within {back.horizon} steps" if back.step is None else str(back.step)) + of
 
 
+def taught(rows: Sequence[Measured], where: str) -> str:
+    """The harmless objects that were taught at one place."""
+    return listed(sorted({row.adaptability[where].object for row in rows if where in row.adaptability}))
+
+
 @dataclass(frozen=True)
 class Flagged:
     """Sentences of one kind: what they mean, how many cells they are about, and which."""
