@@ -112,7 +112,7 @@ def test_chains_share_their_beginning_and_cells_their_control(make: Make) -> Non
         ({"sizes": {"evaluation_pictures": 7}}, {"score", "attack"}),
         ({"method_options": {"gift": {"steps": 3}}}, {"defence", "score", "price", "attack"}),
     ],
-    ids=str,
+    ids=lambda value: str(sorted(value) if isinstance(value, set) else value),
 )
 def test_what_changes_is_computed_again_and_nothing_else(make: Make, changes: dict[str, Any], kinds: set[str]) -> None:
     before = make()
