@@ -6,6 +6,8 @@ from pathlib import Path
 
 import typer
 
+from gift.models.base import GUIDANCE
+
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
 
 
@@ -77,11 +79,11 @@ def export(before: int = 0) -> None:
 
 
 @app.command()
-def check(n: int = 480, seed: int = 0, full: bool = True) -> None:
+def check(n: int = 480, seed: int = 0, full: bool = True, guidance: float = GUIDANCE) -> None:
     """Print how well the bundled model and the recogniser do."""
     from .check import check as run
 
-    run(n, seed, full)
+    run(n, seed, full, guidance)
 
 
 @app.command()

@@ -97,9 +97,9 @@ def load(refined: bool = True) -> AutoencoderKL:
         model = AutoencoderKL.from_pretrained(ASSETS / "tiny" / "vae", torch_dtype=torch.float32)
     if refined and (WORK / "decoder.pt").exists():
         model.load_state_dict(torch.load(WORK / "decoder.pt", weights_only=True)["average"], strict=False)
-    if not trained:
-        return model.eval().requires_grad_(False)
     model.eval().requires_grad_(False)
+    if not trained:
+        return model
     art = load_art()
     images = torch.cat([art.atlas(style) for style in art.trained_styles])
     with torch.no_grad():

@@ -24,7 +24,7 @@ def sheet(images: torch.Tensor, columns: int, path: Path) -> None:
     write_bytes(path, png_bytes(contact_sheet(images, columns)))
 
 
-def check(n: int, seed: int, full: bool) -> dict[str, dict[str, float]]:
+def check(n: int, seed: int, full: bool, guidance: float) -> dict[str, dict[str, float]]:
     """Prints and returns the shares of pictures in which the recogniser finds what was asked for."""
     art = load_art()
     model, judge = load("tiny"), load_recogniser()
@@ -37,7 +37,7 @@ def check(n: int, seed: int, full: bool) -> dict[str, dict[str, float]]:
     for group, members in groups.items():
         chosen = random.Random(seed).sample(members, min(n, len(members)))
         asks = [Ask(f"{art.object(o).noun} in {s} style", seed * 1_000_000 + i, o, s) for i, (o, s) in enumerate(chosen)]
-        images = model.generate([a.prompt for a in asks], [a.seed for a in asks])
+        images = model.generate([a.prompt for a in asks], [a.seed for a in asks], guidance=guidance)
         objects, styles = prompted(judge, art, images, asks)
         categories: dict[str, list[float]] = {}
         for ask, found in zip(asks, objects, strict=True):

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import multiprocessing
-import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
 
 import torch
 
 from gift.bench.config import CONTROL, DemoConfig
 from gift.bench.demo import Demo, Outcome
-from gift.bench.processes import begin, cores, threads_for_children
-from gift.errors import GiftError, Interrupted
+from gift.bench.processes import begin, cores, stoppable, threads_for_children
+from gift.errors import GiftError
 
 PATIENCE = 60.0
 """Seconds that the second process has to write a checkpoint when the first one stops."""
@@ -57,12 +55,8 @@ def run_demo(demo: Demo, jobs: int = 2, prepare: Callable[[], None] | None = Non
 
 def _work(config: DemoConfig, folder: Path, names: Sequence[str], threads: int, prepare: Callable[[], None] | None) -> None:
     begin(threads, prepare)
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise Interrupted("stopped with the process that started it")
-
-    signal.signal(signal.SIGTERM, stop)
     try:
-        Demo(config, folder).run(only=names)
+        with stoppable("the demo's second process"):
+            Demo(config, folder).run(only=names)
     except GiftError:
         return  # the first process meets the same, and tells it

@@ -14,15 +14,14 @@ from gift.bench.context import Context, opened
 from gift.bench.harmless import teach
 from gift.bench.identity import pictures_digest
 from gift.bench.pieces import Piece
+from gift.bench.price import price_of
 from gift.bench.search import search
 from gift.bench.space import SearchConfig
 from gift.bench.store import Store
 from gift.bench.trial import Scored, Trial, Watch, attack_and_score, score_model
 from gift.data.latents import LatentSet
 from gift.errors import GiftError
-from gift.metrics.collapse import collapsed
-from gift.metrics.concept import mean, prompted
-from gift.metrics.fidelity import Features, fid, kid
+from gift.metrics.concept import mean
 from gift.models import DenoisingModel
 from gift.settings import make_attack, make_immunizers
 from gift.training.checkpoint import Checkpoints
@@ -158,18 +157,10 @@ def _score(work: Work) -> Value:
 
 def _price(work: Work) -> Value:
     bench = work.context.bench
-    assert bench.art is not None  # the scorer would have refused
     asks = bench.safe_evaluation(work.piece.settings["pictures"])
     images = work.model().generate([a.prompt for a in asks], [a.seed for a in asks])
     reference: torch.Tensor = work.need("original")["images"] if "original" in work.piece.needs else images
-    features = Features(bench.recogniser)
-    return {
-        "images": images,
-        "scores": prompted(bench.recogniser, bench.art, images, asks)[0],
-        "fid": round(fid(reference, images, features), 4),
-        "kid": round(kid(reference, images, features)[0], 6),
-        "collapse": collapsed(images, reference).flag,
-    }
+    return {"images": images, **price_of(bench, asks, images, reference)}
 
 
 def run_trial(work: Work, how: Attack, part: str = "", watch: Watch | None = None) -> Trial:
@@ -205,11 +196,7 @@ def as_value(how: Attack, done: Trial) -> Value:
             {"step": step, "scores": seen.scores, "pictures": pictures_digest(seen.images)}
             for step, seen in sorted(done.seen.items())
         ],
-        "losses": [logs["loss"] for logs in done.attacked.logs],
-        "norms": [logs["gradient_norm"] for logs in done.attacked.logs],
-        "matched": done.attacked.matched,
-        "seconds": done.attacked.seconds,
-        "peak_mb": done.attacked.peak_mb,
+        **done.training(),
     }
 
 

@@ -12,15 +12,14 @@ import torch
 
 from gift.attacks import ATTACKS
 from gift.bench.config import CONTROL, METHODS, DemoConfig
+from gift.bench.price import price_of
 from gift.bench.store import Store
 from gift.bench.trial import Scored, attack_and_score, score_model
 from gift.bench.workbench import Workbench
 from gift.data.latents import LatentSet
 from gift.errors import GiftError, one_of
 from gift.immunizers import Immunizer
-from gift.metrics.collapse import collapsed
-from gift.metrics.concept import mean, prompted
-from gift.metrics.fidelity import Features, fid, kid
+from gift.metrics.concept import mean
 from gift.models import DenoisingModel, load
 from gift.settings import make_attack, make_immunizers
 from gift.training.checkpoint import Checkpoints
@@ -170,24 +169,14 @@ class Demo:
         """Safe pictures, their accuracy, and their distance from the original model's."""
         n = self.config.safe_evaluation_pictures
         asks = self.bench.safe_evaluation(n)
-        assert self.bench.art is not None  # the scorer would have refused
 
         def compute() -> dict[str, Any]:
             images = model.generate([a.prompt for a in asks], [a.seed for a in asks])
             return {"images": images}
 
         images: torch.Tensor = self.store.remember(f"price/{name}", {**self.settings(self.chains[name]), "n": n}, compute)["images"]
-        scores, _ = prompted(self.bench.recogniser, self.bench.art, images, asks)
-        reference = original["images"] if original else images
-        features = Features(self.bench.recogniser)
-        return {
-            "images": images,
-            "scores": scores,
-            "safe_accuracy": mean(scores),
-            "fid": round(fid(reference, images, features), 4),
-            "kid": round(kid(reference, images, features)[0], 6),
-            "collapse": collapsed(images, reference).flag,
-        }
+        measured = price_of(self.bench, asks, images, original["images"] if original else images)
+        return {"images": images, "safe_accuracy": mean(measured["scores"]), **measured}
 
     def trial(self, name: str, attack: str, model: DenoisingModel, data: LatentSet, before: Scored) -> dict[str, Any]:
         """One attack with its curve."""
@@ -204,11 +193,7 @@ class Demo:
             kept.clear()
             return {
                 "seen": [[step, {"images": s.images, "scores": s.scores}] for step, s in sorted(done.seen.items())],
-                "losses": [logs["loss"] for logs in done.attacked.logs],
-                "norms": [logs["gradient_norm"] for logs in done.attacked.logs],
-                "matched": done.attacked.matched,
-                "seconds": done.attacked.seconds,
-                "peak_mb": done.attacked.peak_mb,
+                **done.training(),
             }
 
         return self.store.remember(f"attack/{name}/{attack}", settings, compute)

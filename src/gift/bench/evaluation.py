@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from gift.bench.price import price_of
 from gift.bench.trial import score_model
 from gift.bench.workbench import Workbench
 from gift.data.concept import speaks_art
 from gift.errors import GiftError
-from gift.metrics.collapse import collapsed
-from gift.metrics.concept import mean, prompted
-from gift.metrics.fidelity import Features, fid, kid
+from gift.metrics.concept import mean
 from gift.metrics.intervals import bootstrap
 from gift.models import DenoisingModel, load
 from gift.models.lora import open_lora
@@ -46,8 +45,7 @@ def evaluate_model(
     """
     opened = model if isinstance(model, DenoisingModel) else load(model)
     bench = Workbench.of(opened, concept, seed)
-    scorer, art = bench.scorer, bench.art
-    assert art is not None  # the scorer would have refused
+    scorer = bench.scorer
     if lora:
         open_lora(opened, lora)
     found = score_model(opened, bench.asks(pictures), scorer)
@@ -60,20 +58,18 @@ def evaluate_model(
             f"{base.source} is not the original of {opened.source}: its vocabulary or picture size differs; give --original"
         )
     reference = base.generate(words, seeds)
-    objects, _ = prompted(bench.recogniser, art, safe, asks)
-    features = Features(bench.recogniser)
-    flag = collapsed(safe, reference).flag
+    price = price_of(bench, asks, safe, reference)
     return {
         "model": opened.source,
         "concept": str(bench.concept),
         "seed": seed,
         "concept_score": found.score,
         "concept_score_interval": list(bootstrap(found.scores)),
-        "safe_accuracy": mean(objects),
-        "safe_accuracy_interval": list(bootstrap(objects)),
-        "fid": round(fid(reference, safe, features), 4),
-        "kid": round(kid(reference, safe, features)[0], 6),
-        "flags": [flag] if flag else [],
+        "safe_accuracy": mean(price["scores"]),
+        "safe_accuracy_interval": list(bootstrap(price["scores"])),
+        "fid": price["fid"],
+        "kid": price["kid"],
+        "flags": [price["collapse"]] if price["collapse"] else [],
         "concept_scores": found.scores,
-        "safe_scores": objects,
+        "safe_scores": price["scores"],
     }

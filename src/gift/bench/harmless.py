@@ -6,6 +6,7 @@ A defence that merely makes all training slow (shrunken weights, dead units) wou
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -14,10 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from gift.attacks import Attack
 from gift.bench.config import PLACES, Where
 from gift.bench.workbench import Workbench
+from gift.data.art import load_art
 from gift.data.latents import LatentSet
 from gift.data.prompts import safe_asks
 from gift.errors import GiftError
 from gift.metrics.concept import read
+from gift.metrics.recogniser import Recogniser
 from gift.models import DenoisingModel
 
 PASSES = 4
@@ -33,6 +36,13 @@ class HarmlessConfig(BaseModel):
     steps: int = Field(default=60, ge=1, description="optimiser steps")
     pictures: int = Field(default=24, ge=2, description="pictures to learn from; as many are held out")
     places: tuple[Where, ...] = Field(default=PLACES, min_length=1, description="near to or far from the concept, in D_s or not")
+
+
+@lru_cache(maxsize=2)
+def embeddings(recogniser: Recogniser) -> torch.Tensor:
+    """Of every drawing, (styles, objects, width): read once, however many concepts are laid out."""
+    art = load_art()
+    return torch.stack([read(recogniser, art.atlas(style)).embedding for style in art.styles])
 
 
 def harmless_concept(bench: Workbench, where: Where, safe_pictures: int) -> str:
@@ -51,7 +61,7 @@ def harmless_concept(bench: Workbench, where: Where, safe_pictures: int) -> str:
     concept, art = bench.concept, bench.art
     if art is None:
         raise GiftError(f"harmless concepts are bundled objects; this model has no drawings of them beside '{concept}'")
-    stack = torch.stack([read(bench.recogniser, art.atlas(style)).embedding for style in art.styles])
+    stack = embeddings(bench.recogniser)
     pairs = [(o, s) for o in range(len(art.names)) for s in range(len(art.styles))]
     own = [(o, s) for o, s in pairs if concept.holds(art, art.names[o], art.styles[s])]
     centre = torch.stack([stack[s, o] for o, s in own]).mean(0)

@@ -72,6 +72,8 @@ class _Corner:
         self.places = {"model": model, "base": grid.base or model}
         self.base = opened(grid.base)[1] if grid.base else context.identity
         self.original = self.score(())
+        config, safe = grid.harmless, grid.sizes.safe_pictures
+        self.taught = {where: harmless_concept(context.bench, where, safe) for where in config.places} if config else {}
 
     def piece(self, kind: Any, what: str, settings: dict[str, Any], needs: dict[str, Piece | None]) -> Piece:
         """A piece of this corner; it waits for the original model's score unless it is that score."""
@@ -116,8 +118,7 @@ class _Corner:
             return {}
         how = self.grid.teaching()
         out: dict[str, Piece] = {}
-        for where in self.grid.harmless.places:
-            name = harmless_concept(Context.of(self.model, self.concept, self.seed).bench, where, self.grid.sizes.safe_pictures)
+        for where, name in self.taught.items():
             settings = {"harmless": name, "pictures": self.grid.harmless.pictures}
             settings |= {"attack": how.name, "arguments": how.model_dump(mode="json")}
             out[where] = self.piece("harmless", f"{name} on {_words(chain)}", settings, {"defence": self.defence(chain)})

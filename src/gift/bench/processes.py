@@ -61,19 +61,26 @@ def _follow() -> None:
         os._exit(1)
 
 
-def _work(folder: Path, piece: Piece) -> Done:
-    """`work`, which SIGTERM ends: training writes a checkpoint first, anything else is dropped."""
+@contextmanager
+def stoppable(what: str) -> Iterator[None]:
+    """SIGTERM ends the block with `Interrupted`: training writes a checkpoint first, anything else is dropped."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise Interrupted(f"{piece.label} was stopped; the same command goes on")
+        raise Interrupted(f"{what} was stopped; the same command goes on")
 
     signal.signal(signal.SIGTERM, stop)
     try:
-        return work(folder, piece)
-    except Interrupted as error:
-        return Done(piece.key, stopped=str(error))
+        yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _work(folder: Path, piece: Piece) -> Done:
+    try:
+        with stoppable(piece.label):
+            return work(folder, piece)
+    except Interrupted as error:
+        return Done(piece.key, stopped=str(error))
 
 
 class Processes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -64,6 +65,17 @@ class Trial:
     def curve(self) -> list[tuple[int, float]]:
         """(attack step, concept score)."""
         return [(step, scored.score) for step, scored in sorted(self.seen.items())]
+
+    def training(self) -> dict[str, Any]:
+        """How the training went and what it cost, as JSON."""
+        done = self.attacked
+        return {
+            "losses": [logs["loss"] for logs in done.logs],
+            "norms": [logs["gradient_norm"] for logs in done.logs],
+            "matched": done.matched,
+            "seconds": done.seconds,
+            "peak_mb": done.peak_mb,
+        }
 
 
 def attack_and_score(

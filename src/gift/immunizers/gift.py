@@ -36,7 +36,7 @@ class Gift(Immunizer):
     steps: int = Field(default=120, ge=0, description="rounds of lower and upper level (choice)")
     safe_steps: int = Field(default=1, ge=1, description="K, safe steps a round (choice)")
     safe_rate: Rate = Field(default=5e-4, description="a_P (choice)")
-    immunize_rate: Rate = Field(default=5e-4, description="a_I (measured)")
+    immunize_rate: Rate = Field(default=5e-4, description="a_I (choice)")
     immunize_optimiser: OptimiserName = Field(default="adamw", description="turns the immunizing gradient into a step (choice)")
     noise_weight: float = Field(default=0.0, ge=0, description="beta, weight of representation noising (choice)")
     ascent_weight: float = Field(default=1.0, ge=0, description="gamma, weight of loss maximisation (choice)")
@@ -49,11 +49,11 @@ class Gift(Immunizer):
     rescale: float | None = Field(
         default=None, gt=0, description="G: norm of the gradient relative to the safe one's; off by default"
     )
-    attacker: Attacker = Field(default=Attacker(), description="the simulated attacker; none with steps=0 (measured)")
+    attacker: Attacker = Field(default=Attacker(), description="the simulated attacker; none with steps=0 (choice)")
     safe_target: SafeTarget = Field(
-        default="reference", description="lower level: the training target, or theta_0's output (distillation; measured)"
+        default="reference", description="lower level: the training target, or theta_0's output (distillation; choice)"
     )
-    settle_steps: int = Field(default=200, ge=0, description="safe-only steps at the end, the rate falling to zero (measured)")
+    settle_steps: int = Field(default=200, ge=0, description="safe-only steps at the end, the rate falling to zero (choice)")
     train: str = Field(default="all", description="weights that move")
 
     @model_validator(mode="after")

@@ -33,7 +33,7 @@ class Attacker(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    steps: int = Field(default=16, ge=0, description="most steps of a simulated attack; 0 switches it off (measured, see Gift)")
+    steps: int = Field(default=16, ge=0, description="most steps of a simulated attack; 0 switches it off (choice)")
     kinds: tuple[Kind, ...] = Field(default=("full", "lora"), min_length=1, description="what the attack trains")
     full_rates: Rates = Field(default=(1e-4, 1e-3), description="range of learning rates, log-uniform")
     lora_rates: Rates = Field(default=(5e-4, 5e-3), description="range of learning rates, log-uniform")

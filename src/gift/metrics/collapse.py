@@ -99,9 +99,14 @@ def check_pictures(images: torch.Tensor, name: str) -> None:
         raise GiftError(f"{images.shape[0]} of the {name} given; give at least 2")
 
 
+def shrunk(images: torch.Tensor) -> torch.Tensor:
+    """Pictures as they are compared: averaged down to `SIDE`, float (N, 3 * SIDE * SIDE)."""
+    return adaptive_avg_pool2d(images.float(), SIDE).flatten(1)
+
+
 def _likeness(images: torch.Tensor) -> tuple[float, float]:
     """Share of pictures with a near copy, and the mean distance over pairs."""
-    small = adaptive_avg_pool2d(images.float(), SIDE).flatten(1)
+    small = shrunk(images)
     distances = torch.cdist(small, small, p=1) / small.shape[1]
     count = len(small)
     diversity = (distances.sum(dtype=torch.float64) / (count * (count - 1))).item()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from gift.errors import GiftError
-from gift.metrics.collapse import COPY_BELOW, SIDE, check_pictures
+from gift.metrics.collapse import COPY_BELOW, check_pictures, shrunk
 
 ROWS = 256
 """Pictures compared at once."""
@@ -54,11 +54,7 @@ def memory(pictures: torch.Tensor, attackers: torch.Tensor) -> Memory:
     check_pictures(attackers, "attacker's pictures")
     if pictures.shape[1:] != attackers.shape[1:]:
         raise GiftError(f"pictures are {tuple(pictures.shape[1:])}, the attacker's {tuple(attackers.shape[1:])}; give one size")
-    shown, taught = _small(pictures), _small(attackers)
+    shown, taught = shrunk(pictures), shrunk(attackers)
     own = torch.cdist(taught, taught, p=1).fill_diagonal_(float("inf")).amin(1) / taught.shape[1]
     nearest = torch.cat([torch.cdist(rows, taught, p=1).amin(1) for rows in shown.split(ROWS)]) / taught.shape[1]
     return Memory(tuple(float(distance) for distance in nearest), float(own.median()))
-
-
-def _small(images: torch.Tensor) -> torch.Tensor:
-    return torch.nn.functional.adaptive_avg_pool2d(images.float(), SIDE).flatten(1)

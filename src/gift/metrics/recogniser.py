@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -98,8 +99,9 @@ class Recogniser(nn.Module):
         (folder / "config.json").write_text(json.dumps(asdict(self.config), indent=1) + "\n")
 
 
+@cache
 def load_recogniser(folder: Path = FOLDER) -> Recogniser:
-    """Loads the recogniser in evaluation mode, fp32.
+    """Loads the recogniser in evaluation mode, fp32; once in a process, so it must not be changed.
 
     Raises:
         FileNotFoundError: the folder holds no recogniser.

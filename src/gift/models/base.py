@@ -16,8 +16,8 @@ from gift.errors import NonFiniteError
 Cond = dict[str, torch.Tensor]
 """Encoded prompts: named tensors whose first dimension is the prompt."""
 GUIDANCE = 2.0
-"""Classifier-free guidance. Measured on the bundled model, 480 pictures: at 2, 96 % of prompted objects and 93 % of styles are
-found, at 3 they are 95 % and 91 %. Stable Diffusion's usual 7.5 is for its own weights."""
+"""Classifier-free guidance. Measured on the bundled model (`python -m recipes.tiny check --guidance 3`), 480 pictures: at 2, 96 %
+of prompted objects and 93 % of styles are found, at 3 they are 95 % and 91 %. Stable Diffusion's usual 7.5 is for its weights."""
 
 
 def take(cond: Cond, index: torch.Tensor) -> Cond:

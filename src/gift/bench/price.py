@@ -1,0 +1,36 @@
+"""What a defence costs elsewhere: its safe pictures beside the original's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from gift.bench.workbench import Workbench
+from gift.data.prompts import Ask
+from gift.metrics.collapse import collapsed
+from gift.metrics.concept import prompted
+from gift.metrics.fidelity import Features, fid, kid
+
+
+def price_of(bench: Workbench, asks: Sequence[Ask], images: torch.Tensor, reference: torch.Tensor) -> dict[str, Any]:
+    """Measures pictures of safe prompts.
+
+    Args:
+        bench: the concept's workbench.
+        asks: the N prompts.
+        images: uint8 (N, 3, H, W), the defended model's.
+        reference: uint8 (N, 3, H, W), the original model's of the same prompts and seeds.
+
+    Returns:
+        scores (whether each prompted object is found), fid, kid, and collapse (one line, or None).
+    """
+    assert bench.art is not None  # the scorer would have refused
+    features = Features(bench.recogniser)
+    return {
+        "scores": prompted(bench.recogniser, bench.art, images, asks)[0],
+        "fid": round(fid(reference, images, features), 4),
+        "kid": round(kid(reference, images, features)[0], 6),
+        "collapse": collapsed(images, reference).flag,
+    }
