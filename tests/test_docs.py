@@ -19,7 +19,7 @@ import yaml
 from gift.attacks import ATTACKS, Attack
 from gift.bench.grid import Grid
 from gift.bench.rows import FACTOR
-from gift.bench.summary import AVERAGED, ENDED
+from gift.bench.summary import AVERAGED, ENDED, LEAST_SAFE
 from gift.cli.main import app
 from gift.errors import GiftError
 from gift.immunizers import IMMUNIZERS, Immunizer
@@ -214,3 +214,4 @@ def test_the_protocol_names_what_records_hold() -> None:
     words = {3: "three", 5: "five"}
     assert f"at least {words[FACTOR]} times" in text
     assert f"At least {words[LEAST_SEEDS]} seeds" in text
+    assert f"less than {100 * LEAST_SAFE:.0f} % (a choice of this project)" in " ".join(text.split())

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gift.attacks import ATTACKS, Full, Lora
 from gift.errors import GiftError, one_of
-from gift.immunizers import IMMUNIZERS, Attacker, Esd, Gift, Nothing
+from gift.immunizers import IMMUNIZERS, Attacker, Esd, Gift, Immunizer, Nothing
 from gift.settings import make_attack, make_immunizers, parse_options
 
 
@@ -84,6 +84,23 @@ def test_options_go_to_the_last_of_a_chain() -> None:
 
 
 @pytest.mark.parametrize(
+    ("chain", "pairs", "methods"),
+    [
+        ("esd+gift", ["esd.steps=20"], [Esd(steps=20), Gift()]),
+        ("esd+gift", ["esd.steps=20", "steps=3"], [Esd(steps=20), Gift(steps=3)]),
+        ("esd+gift", ["gift.steps=3", "safe_steps=2"], [Esd(), Gift(steps=3, safe_steps=2)]),
+        ("esd+gift", ["gift.attacker.steps=2", "esd.variant=u"], [Esd(variant="u"), Gift(attacker=Attacker(steps=2))]),
+        ("esd+gift", ["attacker.steps=2"], [Esd(), Gift(attacker=Attacker(steps=2))]),
+        ("gift", ["gift.steps=3"], [Gift(steps=3)]),
+        ("esd+gift+esd", ["esd.steps=2"], [Esd(steps=2), Gift(), Esd(steps=2)]),
+        ("gift+esd", ["gift.steps=4", "steps=2"], [Gift(steps=4), Esd(steps=2)]),
+    ],
+)
+def test_a_methods_name_addresses_it(chain: str, pairs: list[str], methods: list[Immunizer]) -> None:
+    assert make_immunizers(chain, parse_options(pairs)) == methods
+
+
+@pytest.mark.parametrize(
     ("kind", "name", "options", "words"),
     [
         ("method", "gfit", {}, "no method 'gfit'; did you mean gift"),
@@ -103,6 +120,18 @@ def test_options_go_to_the_last_of_a_chain() -> None:
         ("method", "gift", {"attacker": {"lora_rates": [1e-2, 1e-3]}}, "attacker.lora_rates"),
         ("method", "gift", {"rescale": 1.0, "safe_target": "reference"}, "rescale needs safe_target='data'"),
         ("method", "none", {"steps": 1}, "steps"),
+        (
+            "method",
+            "esd+gift",
+            {"imma": {"steps": 2}},
+            "no method of the chain 'esd.gift' or option with parts 'imma'; known: esd, gift",
+        ),
+        ("method", "esd+gift", {"edd": {"steps": 2}}, "'edd'; did you mean esd"),
+        ("method", "esd+gift", {"atacker": {"steps": 2}}, "'atacker'; did you mean attacker"),
+        ("method", "esd+ascent", {"gift": {"steps": 2}}, "no method of the chain 'esd.ascent' 'gift'; known: esd, ascent"),
+        ("method", "esd+gift", {"esd": {"stepz": 2}}, "no option of method 'esd' 'stepz'; did you mean steps"),
+        ("method", "esd+gift", {"esd": 3}, "no option of method 'gift' 'esd'"),
+        ("method", "esd+gift", {"gift": {"steps": 2}, "steps": 2}, "'gift.steps' and 'steps' are one option"),
         ("method", "esd", {"variant": "y"}, "variant"),
         ("attack", "dora", {}, "no attack 'dora'; did you mean lora"),
         ("attack", "lora", {"rank": 0}, "rank"),

@@ -47,7 +47,7 @@ def immunize(
         cache: where encoded pictures are kept.
         work: where checkpoints are kept, so that an interrupted run goes on; None for none.
         reporter: told of progress.
-        **options: hyperparameters of the (last) method.
+        **options: hyperparameters of the last method; those of any method of the chain under its name, as esd={"steps": 20}.
 
     Raises:
         GiftError: an unknown concept, method or option, or pictures that can't be used.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -34,30 +34,54 @@ def validated(kind: type[T], options: Options, what: str) -> T:
         ) from error
 
 
+def _is_group(annotation: Any) -> TypeGuard[type[BaseModel]]:
+    """Whether an option has parts of its own."""
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
 def _names(kind: type[BaseModel]) -> list[str]:
     names = []
     for name, field in kind.model_fields.items():
         inner = field.annotation
         names.append(name)
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
+        if _is_group(inner):
             names += [f"{name}.{part}" for part in _names(inner)]
     return names
 
 
 def make_immunizers(chain: str, options: Options | None = None) -> list[Immunizer]:
-    """The methods of a chain such as 'gift' or 'esd+gift'; options go to the last.
+    """The methods of a chain such as 'gift' or 'esd+gift'.
+
+    Args:
+        chain: names of methods, joined by '+'.
+        options: hyperparameters of the last method, and under the name of any method of the chain its own:
+            {"steps": 60, "esd": {"steps": 20}}.
 
     Raises:
-        GiftError: an unknown method or option.
+        GiftError: an unknown method or option, or one that is given twice.
     """
     names = [name.strip() for name in chain.split("+")]
     for name in names:
         if name not in IMMUNIZERS:
             raise one_of("method", name, list(IMMUNIZERS))
-    return [
-        validated(IMMUNIZERS[name], options or {} if i == len(names) - 1 else {}, f"method '{name}'")
-        for i, name in enumerate(names)
-    ]
+    each = _by_method(names, options or {})
+    return [validated(IMMUNIZERS[name], given, f"method '{name}'") for name, given in zip(names, each, strict=True)]
+
+
+def _by_method(names: list[str], options: Options) -> list[Options]:
+    """The options of each method of a chain."""
+    last, fields = names[-1], IMMUNIZERS[names[-1]].model_fields
+    named = {key: value for key, value in options.items() if isinstance(value, dict) and key not in fields}
+    for name in named:
+        if name not in names:
+            groups = [option for option, field in fields.items() if _is_group(field.annotation)]
+            what = f"method of the chain '{'+'.join(names)}'" + (" or option with parts" if groups else "")
+            raise one_of(what, name, [*dict.fromkeys(names), *groups])
+    own, plain = named.get(last, {}), {key: value for key, value in options.items() if key not in named}
+    twice = next((key for key in own if key in plain), None)
+    if twice is not None:
+        raise GiftError(f"'{last}.{twice}' and '{twice}' are one option; give it once")
+    return [*(named.get(name, {}) for name in names[:-1]), {**own, **plain}]
 
 
 def make_attack(name: str, options: Options | None = None) -> Attack:

@@ -24,12 +24,14 @@ from gift.bench.processes import Processes
 from gift.bench.ray_runner import RayWorkers
 from gift.bench.rows import without_times
 from gift.bench.runner import Workers
+from gift.bench.work import Work
 from gift.errors import GiftError, Interrupted
 from gift.models import load
 from gift.training.progress import Silent
 from tests.bench.small_grid import small_grid
 
 Make = Callable[..., Grid]
+EVERYTHING = {"set", "defence", "score", "price", "neighbours", "attack", "likeness", "shift"}
 
 
 @pytest.fixture
@@ -89,7 +91,7 @@ def test_chains_share_their_beginning_and_cells_their_control(make: Make) -> Non
     counts: dict[str, int] = {}
     for piece in plan.pieces.values():
         counts[piece.kind] = counts.get(piece.kind, 0) + 1
-    assert counts == {"set": 2, "defence": 3, "score": 4, "price": 4, "attack": 4}
+    assert counts == {"set": 2, "defence": 3, **dict.fromkeys(("score", "price", "neighbours", "attack", "likeness", "shift"), 4)}
     defences = {piece.settings["method"]: piece for piece in plan.pieces.values() if piece.kind == "defence"}
     assert defences["gift"].needs["start"].key == defences["imma"].needs["start"].key == defences["esd"].key
     assert len({cell.pieces["control"].key for cell in plan.cells}) == 1
@@ -100,17 +102,17 @@ def test_chains_share_their_beginning_and_cells_their_control(make: Make) -> Non
 @pytest.mark.parametrize(
     ("changes", "kinds"),
     [
-        ({"seeds": [1]}, {"set", "defence", "score", "price", "attack"}),
-        ({"concepts": ["style:emojione"]}, {"set", "defence", "score", "price", "attack"}),
-        ({"horizon": 12}, {"attack"}),
-        ({"attack_options": {"lora": {"batch_size": 3}}}, {"attack"}),
+        ({"seeds": [1]}, EVERYTHING),
+        ({"concepts": ["style:emojione"]}, EVERYTHING),
+        ({"horizon": 12}, {"attack", "likeness"}),
+        ({"attack_options": {"lora": {"batch_size": 3}}}, {"attack", "likeness"}),
         ({"attacks": [{"attack": "lora", "name": "other name", "options": {"batch_size": 2}}]}, set()),
         ({"attacks": [{"attack": "lora", "options": {"optimiser": "adamw"}}]}, set()),
         ({"methods": ["esd"]}, set()),
-        ({"sizes": {"safe_evaluation_pictures": 7}}, {"price"}),
-        ({"sizes": {"attack_pictures": 5}}, {"attack"}),
-        ({"sizes": {"evaluation_pictures": 7}}, {"score", "attack"}),
-        ({"method_options": {"gift": {"steps": 3}}}, {"defence", "score", "price", "attack"}),
+        ({"sizes": {"safe_evaluation_pictures": 7}}, {"price", "shift"}),
+        ({"sizes": {"attack_pictures": 5}}, {"attack", "likeness"}),
+        ({"sizes": {"evaluation_pictures": 7}}, {"score", "attack", "likeness"}),
+        ({"method_options": {"gift": {"steps": 3}}}, EVERYTHING - {"set"}),
     ],
     ids=lambda value: str(sorted(value) if isinstance(value, set) else value),
 )
@@ -209,7 +211,8 @@ def test_a_concept_that_the_original_never_draws_costs_no_defence(make: Make, tm
     outcome = run_grid(make(concepts=["mushroom", "category:animal"], methods=["esd"]), tmp_path)
     assert [row["status"] for row in outcome.rows] == ["failed", "ok"]
     assert "never draws 'mushroom'" in outcome.rows[0]["error"]
-    assert outcome.tally.computed == 9, "one score, and all of the other concept"
+    wanted = {key for key, piece in make_plan(make(concepts=["category:animal"], methods=["esd"])).pieces.items()}
+    assert outcome.tally.computed == 1 + len(wanted), "one score, and all of the other concept"
 
 
 def test_damaged_and_lost_pieces_are_computed_again(make: Make, tmp_path: Path, whole: list[dict[str, Any]]) -> None:
@@ -260,4 +263,4 @@ def test_a_killed_process_leaves_a_grid_that_goes_on_to_the_same_records(make: M
 def test_a_missing_need_is_told(make: Make, tmp_path: Path) -> None:
     piece = next(piece for piece in make_plan(make()).pieces.values() if piece.kind == "defence")
     with pytest.raises(GiftError, match="missing or damaged"):
-        compute.Work(tmp_path, piece).remember()
+        compute.remember(Work(tmp_path, piece))

@@ -33,6 +33,11 @@ TABLE = [
     (["immunize", "tiny", "--concept", "mushroom", "--set", "speed=3"], "no option of method 'gift' 'speed'"),
     (["immunize", "tiny", "--concept", "mushroom", "--set", "steps"], "is not an option; write --set key=value"),
     (["immunize", "tiny", "--concept", "mushroom", "--set", "steps=many"], "steps"),
+    (
+        ["immunize", "tiny", "--concept", "mushroom", "--method", "esd+gift", "--set", "imma.steps=2"],
+        "no method of the chain 'esd+gift'",
+    ),
+    (["immunize", "tiny", "--concept", "mushroom", "--method", "esd+gift", "--set", "esd.speed=2"], "no option of method 'esd'"),
     (["immunize", "pickle.safetensors", "--concept", "x"], "is a pickle"),
     (["immunize", "short.safetensors", "--concept", "x"], "truncated"),
     (["immunize", "model.ckpt", "--concept", "x"], "pickled checkpoint"),

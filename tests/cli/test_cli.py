@@ -56,6 +56,20 @@ def test_immunize_with_the_users_own_model_and_pictures(mine: Path) -> None:
     assert any(not torch.equal(before[key], after[key]) for key in before)
 
 
+def test_options_reach_every_method_of_a_chain_and_go_over_the_files(mine: Path) -> None:
+    config = {"method": "esd+ascent", "options": {"esd": {"steps": 9, "sampler_steps": 3}, "batch_size": 2}}
+    (mine / "run.yaml").write_text(yaml.safe_dump(config))
+    arguments = immunize("--config", "run.yaml", "--set", "esd.steps=2", "--set", "steps=1", "--output", "out")
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    esd, ascent = (part["arguments"] for part in json.loads((mine / "out" / "immunize.json").read_text())["methods"])
+    assert (esd["steps"], esd["sampler_steps"], esd["batch_size"]) == (2, 3, 4)
+    assert (ascent["steps"], ascent["batch_size"]) == (1, 2)
+    again = CliRunner().invoke(app, ["immunize", "--config", "out/config.yaml", "--output", "again"])
+    assert again.exit_code == 0, again.output
+    assert (mine / "out" / WEIGHTS).read_bytes() == (mine / "again" / WEIGHTS).read_bytes()
+
+
 def test_the_written_configuration_repeats_the_run_and_flags_go_over_it(mine: Path) -> None:
     runner = CliRunner()
     assert runner.invoke(app, immunize("--set", "steps=1", "--output", "one")).exit_code == 0

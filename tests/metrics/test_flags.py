@@ -86,6 +86,13 @@ def test_few_seeds(seeds: int, start: str) -> None:
     assert flags[0].startswith(start)
 
 
+def test_a_control_that_was_never_erased_is_weak() -> None:
+    assert comparison_flags(control_recovered=True, seeds=3, control_left=0.5) == []
+    assert comparison_flags(control_recovered=True, seeds=3, control_left=0.97) == [
+        "weak control: the undefended weights draw 97 % as much of the concept before the attack"
+    ]
+
+
 def test_collapse_is_passed_on() -> None:
     line = "collapsed: 80 % of pictures are constant"
     assert comparison_flags(control_recovered=True, seeds=3, collapse=line) == [line]

@@ -169,6 +169,36 @@ def test_the_filter_works_by_keyboard_on_table_charts_and_pictures(grid_folder: 
     assert drawn(page, "curve-0") == lines
 
 
+def ranked(page: Any) -> list[str]:
+    """What the rankings that are shown list, as model/method/concept."""
+    names: list[str] = page.eval_on_selector_all(
+        "tr[data-rank]", "rows => rows.filter(row => row.checkVisibility()).map(row => row.dataset.rank)"
+    )
+    return names
+
+
+def test_the_ranking_is_that_of_the_chosen_concept(grid_folder: Path, opened: Open) -> None:
+    rows = every_cell()
+    for row in rows:
+        if row["method"] == "esd+gift" and row["concept"] == "mushroom" and row["status"] == "ok":
+            row["price"]["safe_accuracy"] = 0.3
+    write(grid_folder, rows)
+    page = opened(write_grid_page(grid_folder))
+    order = ["esd+imma", "esd", "none", "esd+gift", "ascent"]
+    assert ranked(page) == [f"tiny/{method}/" for method in order], "(0.3 + 0.86) / 2 is less than 75 % of 0.92"
+    page.get_by_label("Concept", exact=True).select_option("mushroom")
+    assert ranked(page) == [f"tiny/{method}/mushroom" for method in order]
+    assert page.get_by_text("damaged: safe accuracy 0.30 of 0.92").locator("visible=true").count() == 1
+    page.get_by_label("Concept", exact=True).select_option("style:noto")
+    assert ranked(page) == [f"tiny/{method}/style:noto" for method in ("esd+gift", "esd+imma", "esd", "none", "ascent")]
+    page.get_by_role("checkbox", name="esd+gift").uncheck()
+    assert len(ranked(page)) == 5, "methods are ranked among all"
+    page.get_by_role("button", name="Show everything").click()
+    until(page, "document.querySelector('[data-rank=\"tiny/esd/\"]').checkVisibility()")
+    assert ranked(page) == [f"tiny/{method}/" for method in order]
+    assert overflow(page) <= 0
+
+
 def test_nothing_chosen_is_said(grid_folder: Path, opened: Open) -> None:
     page = opened(write_grid_page(grid_folder))
     for box in page.get_by_role("checkbox").all()[:5]:
@@ -191,6 +221,7 @@ def test_without_scripts_everything_is_shown(grid_folder: Path, opened: Open) ->
     assert not page.locator("#filter").is_visible()
     assert page.locator(".results tbody tr:visible").count() == 36
     assert page.locator(".strip img:visible").count() == 20
+    assert len(ranked(page)) == 15
 
 
 @pytest.mark.parametrize(

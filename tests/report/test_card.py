@@ -385,6 +385,52 @@ def test_gifts_own_card_is_replaced_unless_somebody_wrote_in_it(mine: Path, grid
     assert path.read_text() == changed
 
 
+def pictures(path: Path) -> set[str]:
+    """What a card shows."""
+    return set(re.findall(r"\]\((card/[^)]*)\)", path.read_text(encoding="utf-8")))
+
+
+def test_pictures_of_the_card_before_go_and_a_users_files_stay(demo: Path) -> None:
+    path = write_card(demo / "model", evidence=demo).path
+    before = pictures(path)
+    kept = [path.parent / "card" / name for name in ("mine.png", "99-mine.png", "notes.txt")]
+    for file in kept:
+        file.write_bytes(b"a user's")
+    change(demo, lambda r: r.update(grids=r["grids"][1:]))
+    write_card(demo / "model", evidence=demo)
+    after = pictures(path)
+    assert before - after
+    assert {file.name for file in (path.parent / "card").iterdir()} == {Path(link).name for link in after} | {f.name for f in kept}
+    write_card(demo / "model")
+    assert pictures(path) == set()
+    assert sorted((path.parent / "card").iterdir()) == sorted(kept)
+    assert {file.read_bytes() for file in kept} == {b"a user's"}
+
+
+def test_an_empty_folder_of_pictures_goes_too(demo: Path) -> None:
+    path = write_card(demo / "model", evidence=demo).path
+    next(iter((path.parent / "card").iterdir())).unlink()
+    write_card(demo / "model")
+    assert not (path.parent / "card").exists()
+
+
+def test_pictures_that_another_card_shows_stay(demo: Path) -> None:
+    other = write_card(demo / "model", evidence=demo, output=demo / "model" / "OTHER.md").path
+    write_card(demo / "model", evidence=demo)
+    write_card(demo / "model")
+    assert {f"card/{file.name}" for file in (other.parent / "card").iterdir()} == pictures(other)
+
+
+@pytest.mark.parametrize("foreign", ["# Mine\n\n![x](card/01-x.png)\n", None])
+def test_what_a_card_of_somebody_else_shows_stays(demo: Path, foreign: str | None) -> None:
+    path = write_card(demo / "model", evidence=demo).path
+    (path.parent / "card" / "01-x.png").write_bytes(b"mine")
+    text = path.read_text(encoding="utf-8").replace("## Results", "![x](card/01-x.png)\n\n## Results")
+    path.write_text(foreign or text, encoding="utf-8")
+    write_card(demo / "model", force=True)
+    assert (path.parent / "card" / "01-x.png").read_bytes() == b"mine"
+
+
 def shape(text: str) -> list[str]:
     """The card's structure: every block and inline element that is not plain text."""
     tokens = READER.parse(ModelCard(text).text)

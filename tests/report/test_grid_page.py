@@ -32,6 +32,11 @@ def source(folder: Path) -> str:
     return write_grid_page(folder).read_text(encoding="utf-8").split('<script type="application/json"')[0]
 
 
+def ranked(html: str, scope: str = "") -> list[str]:
+    """The methods of a ranking table, from the first."""
+    return re.findall(rf'<tr data-rank="tiny/([^"]+)/{scope}"', html)
+
+
 def change(folder: Path, edit: Callable[[Rows], object], **options: Any) -> None:
     """Writes the made-up grid again with changes."""
     rows = every_cell()
@@ -69,13 +74,13 @@ def test_headings_captions_and_scopes(grid_folder: Path) -> None:
     page = seen(grid_folder)
     assert page.headings.count(1) == 1
     assert all(after - before <= 1 for before, after in pairwise(page.headings))
-    assert page.tags.count("table") == page.tags.count("caption") == 10
+    assert page.tags.count("table") == page.tags.count("caption") == 15
     assert re.findall(r"<th\b(?![^>]*\bscope=)[^>]*>", source(grid_folder)) == []
 
 
 def test_a_row_s_numbers_are_its_counted_cells_means(grid_folder: Path) -> None:
     ends = [curve("esd+imma", "full", c, s)[-1][1] for c in CONCEPTS for s in SEEDS if (c, s) != ("style:noto", 1)]
-    low, high = bootstrap(ends)
+    low, high = bootstrap(ends, clusters=["mushroom", "mushroom", "style:noto"])
     shown = seen(grid_folder).rows["tiny/esd+imma/full/"]
     assert f"{sum(ends) / 3:.2f} [{low:.2f}, {high:.2f}]" in " ".join(shown.split())
     assert "3 ok, 1 inconclusive" in shown
@@ -91,7 +96,7 @@ def test_curves_are_means_over_cells_with_bootstrap_bands(grid_folder: Path, sco
     assert line["y"] == pytest.approx([sum(v) / len(v) for v in values], abs=1e-6)
     assert line["line"]["dash"] == "dot"
     assert line["opacity"] == 1.0
-    ends = [bootstrap(v) for v in values]
+    ends = [bootstrap(v, clusters=[c for c in CONCEPTS for _ in SEEDS if scope in {"", c}]) for v in values]
     assert band["x"] == [*STEPS, *reversed(STEPS)]
     assert band["y"] == pytest.approx([high for _, high in ends] + [low for low, _ in reversed(ends)])
     (half,) = [t for t in traces(page, "curve-0", scope=scope) if "method" not in t["meta"]]
@@ -163,7 +168,7 @@ def test_resistance_against_price(grid_folder: Path) -> None:
 def test_benign_adaptability_and_the_best_of_several_pictures(grid_folder: Path) -> None:
     page = seen(grid_folder)
     harmless = page.text[page.text.index("Share of the original's gain") :]
-    low, high = bootstrap([0.84, 0.86, 0.84, 0.86])
+    low, high = bootstrap([0.84, 0.86, 0.84, 0.86], clusters=["a", "a", "b", "b"])
     assert re.search(rf"esd\+gift ?all ?0\.85 \[{low:.2f}, {high:.2f}\]", harmless)
     assert "ascent" not in harmless[: harmless.index("Taught: cactus (near inside)")], "what never counts has no mean"
     ends = [curve("esd+gift", "worst", c, s)[-1][1] for c in CONCEPTS for s in SEEDS]
@@ -177,8 +182,52 @@ def test_records_without_them_have_a_page(grid_folder: Path) -> None:
     rows = [{key: value for key, value in row.items() if key not in left_out} for row in every_cell()]
     (grid_folder / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     page = seen(grid_folder)
-    assert "harmless objects" not in page.text
+    assert "Learning something harmless" not in page.text
     assert "Best of" not in page.text
+
+
+def section(html: str, start: str) -> str:
+    """A section or a table's part of the page, from a marker to the table's end."""
+    part = html[html.index(start) :]
+    return part[: part.index("</table>")]
+
+
+def test_likeness_to_the_attacker_s_pictures_by_every_embedder(grid_folder: Path) -> None:
+    html = source(grid_folder)
+    likeness = section(html, 'id="likeness"')
+    assert "By recogniser similarity (stand-in for CLIP)" in likeness
+    assert "By recogniser layers (stand-in for LPIPS)" in html
+    row = re.search(r'<tr data-method="esd\+gift" data-attack="lora" data-model="tiny" data-scope="">.*?</tr>', likeness)
+    assert row
+    lines = (grid_folder / "records.jsonl").read_text(encoding="utf-8").splitlines()
+    cells = [cell for cell in map(json.loads, lines) if (cell["method"], cell["attack"]) == ("esd+gift", "lora")]
+    last = sum(cell["similarity"]["bundled"]["gap"]["last"] for cell in cells) / len(cells)
+    assert f'<td class="n">{last:.2f} <span' in row[0]
+    assert '<td class="n">12.5 <span class="interval">of 41.0</span></td>' in row[0]
+
+
+def test_what_else_moved_is_told_once_a_method(grid_folder: Path) -> None:
+    html = source(grid_folder)
+    moved = section(html, "<h3>What else moved</h3>")
+    rows = re.findall(r'<tr data-method="([^"]+)" data-model="tiny" data-scope="">', moved)
+    assert sorted(rows) == sorted(set(rows))
+    assert "esd+gift" in rows
+    assert '0.70 <span class="interval">[0.70, 0.70]</span> <span class="interval">of 0.96</span>' in moved
+    assert "Neighbours: radish and cactus." in html
+
+
+def test_records_without_likeness_have_a_page(grid_folder: Path) -> None:
+    def strip(rows: Rows) -> None:
+        for row in rows:
+            for key in ("similarity", "memory", "diversity_after"):
+                row.pop(key, None)
+            for key in ("neighbours", "diversity"):
+                row.get("price", {}).pop(key, None)
+
+    change(grid_folder, strip)
+    html = source(grid_folder)
+    assert "No embedder was asked for" in html
+    assert "What else moved" not in html
 
 
 def test_what_proves_nothing_is_said_and_never_protection(grid_folder: Path) -> None:
@@ -206,12 +255,44 @@ def test_what_proves_nothing_is_said_and_never_protection(grid_folder: Path) -> 
 
 def test_the_ranking_is_by_the_worst_attack(grid_folder: Path) -> None:
     html = source(grid_folder)
-    order = re.findall(r'<tr data-rank="([^"]+)"', html)
-    assert order == ["esd+gift", "esd+imma", "esd", "none", "ascent"]
-    first = html[html.index('data-rank="esd+gift"') : html.index('data-rank="esd+imma"')]
+    assert ranked(html) == ["esd+gift", "esd+imma", "esd", "none", "ascent"]
+    first = html[html.index('data-rank="tiny/esd+gift/"') : html.index('data-rank="tiny/esd+imma/"')]
     assert "<td>worst</td>" in first
-    assert "not ranked" in html[html.index('data-rank="ascent"') :][:600]
-    assert "least of the concept came back with esd+gift (area 0.15 under worst)" in seen(grid_folder).text
+    assert "not ranked" in html[html.index('data-rank="tiny/ascent/"') :][:600]
+    text = seen(grid_folder).text
+    assert "least of the concept came back with esd+gift (area 0.15 under worst)" in text
+    assert "damaged:" not in text
+
+
+def test_every_concept_has_a_ranking_of_its_own(grid_folder: Path) -> None:
+    def spoil(rows: Rows) -> None:
+        for row in rows:
+            if row["method"] == "esd+gift" and row["concept"] == "mushroom" and row["status"] == "ok":
+                row["area"] = 0.99
+
+    change(grid_folder, spoil)
+    html = source(grid_folder)
+    assert ranked(html, "mushroom")[:4] == ["esd+imma", "esd", "none", "esd+gift"]
+    assert ranked(html, "style:noto")[:2] == ["esd+gift", "esd+imma"]
+    assert len(re.findall(r'<div data-scope="[^"]*" data-model="tiny">', html)) == 3
+    assert html.index('data-rank="tiny/none/"') < html.index('data-rank="tiny/none/mushroom"')
+
+
+def test_damage_is_ranked_behind_and_said(grid_folder: Path) -> None:
+    def spoil(rows: Rows) -> None:
+        for row in rows:
+            if row["method"] == "esd+gift":
+                row["price"]["safe_accuracy"] = 0.5
+
+    change(grid_folder, spoil)
+    html = source(grid_folder)
+    for scope in ("", *CONCEPTS):
+        assert ranked(html, scope) == ["esd+imma", "esd", "none", "esd+gift", "ascent"]
+    page = seen(grid_folder)
+    said = "damaged: safe accuracy 0.50 of 0.92, less than 75 % of that of 'none'"
+    assert page.text.count(said) == 4, "a table for each scope, and the summary"
+    assert f"behind every method that is not damaged: esd+gift ({said})" in page.text
+    assert "least of the concept came back with esd+imma" in page.text
 
 
 def test_the_filter_is_labelled_and_hidden_without_scripts(grid_folder: Path) -> None:
@@ -258,6 +339,7 @@ def test_flags_are_explained_and_say_where(grid_folder: Path) -> None:
     assert "The cell could not be computed." in text
     assert "failed: 'price esd+imma' failed: a weight is NaN or infinite esd+imma under lora on style:noto, seed 1" in text
     assert "2 seeds, fewer than the 3 that the protocol asks for." in text
+    assert "bootstraps that draw whole concepts, each with all of its seeds" in text
     assert "rests on 36 pictures, which alone makes it uncertain by up to about ±0.17" in text
 
 
@@ -282,7 +364,7 @@ def test_text_from_the_records_stays_text(grid_folder: Path, evil: str) -> None:
     def edit(rows: Rows) -> None:
         for row in rows:
             row["model"] = evil
-            row["settings"] = {"methods": {evil: {evil: evil}}, "attack": {"name": evil}}
+            row["settings"] = {"methods": {evil: {evil: evil}}, "attack": {"name": evil}, "control": evil}
             row["flags"] = [evil]
             row["method"] = evil if row["method"] == "esd+gift" else row["method"]
             row["attack"] = evil if row["attack"] == "lora" else row["attack"]

@@ -69,6 +69,8 @@ def test_curves_of_other_steps_are_averaged_where_all_were_measured() -> None:
     points = mean_curve([[(0, 0.0), (10, 0.2), (20, 0.4)], [(0, 0.2), (20, 0.6)]])
     assert [(point.step, point.mean) for point in points] == [(0, 0.1), (20, 0.5)]
     assert points[0].interval == (0.0, 0.2)
+    by_concept = mean_curve([[(0, 0.0)], [(0, 0.2)], [(0, 0.6)]], ["ant", "ant", "owl"])
+    assert by_concept[0].interval == (pytest.approx(0.1), 0.6)
     assert mean_curve([[(0, 0.1), (9, 0.3)]])[1].interval is None
     assert mean_curve([]) == []
 

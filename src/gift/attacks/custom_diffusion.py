@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from gift.attacks.personal import Personal
+from gift.errors import GiftError
 from gift.files import whole_folder
 from gift.models import DenoisingModel
 from gift.models.parameters import select_parameters
@@ -43,7 +44,13 @@ class CustomDiffusion(Personal):
         return True
 
     def attach(self, model: DenoisingModel) -> dict[str, nn.Parameter]:
-        """Keys and values, and the token's embedding."""
+        """Keys and values, and the token's embedding.
+
+        Raises:
+            GiftError: the denoiser is none that diffusers reads Custom Diffusion into.
+        """
+        if not hasattr(model.denoiser, "load_attn_procs"):
+            raise GiftError(f"diffusers reads no Custom Diffusion into a {type(model.denoiser).__name__}; use another attack")
         weights = select_parameters(model.denoiser, KEYS_AND_VALUES)
         for name in weights:
             model.denoiser.get_submodule(name.rpartition(".")[0]).register_forward_hook(_stop_at_first)

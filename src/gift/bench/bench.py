@@ -12,7 +12,8 @@ from typing import Any
 from gift.bench.grid import Grid
 from gift.bench.plan import Plan, make_plan
 from gift.bench.provenance import commit, machine
-from gift.bench.rows import Row, make_row
+from gift.bench.row_parts import Row
+from gift.bench.rows import make_row
 from gift.bench.runner import Here, Tally, Workers, run
 from gift.bench.sheets import write_sheets
 from gift.bench.store import Store

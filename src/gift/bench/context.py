@@ -8,6 +8,7 @@ from functools import cached_property, lru_cache
 from gift.bench.identity import model_identity
 from gift.bench.workbench import Workbench
 from gift.data.latents import LatentSet, fingerprint
+from gift.metrics.embedders import Embedder, load_embedder
 from gift.models import DenoisingModel, load
 
 
@@ -26,8 +27,19 @@ def _opened(source: str) -> tuple[DenoisingModel, str]:
     return model, model_identity(model)
 
 
+@lru_cache(maxsize=4)
+def embedder(which: str) -> Embedder:
+    """An embedder, opened once in a process.
+
+    Raises:
+        GiftError: it can't be opened.
+    """
+    return load_embedder(which)
+
+
 def forget() -> None:
     """Opens models anew from here on."""
+    embedder.cache_clear()
     _opened.cache_clear()
     _of.cache_clear()
 

@@ -15,6 +15,7 @@ from gift.bench.harmless import HarmlessConfig
 from gift.bench.space import SearchConfig
 from gift.errors import GiftError, one_of
 from gift.immunizers import IMMUNIZERS, Immunizer
+from gift.metrics.embedders import STAND_IN
 from gift.settings import make_attack, make_immunizers, validated
 
 GRIDS = Path(__file__).with_name("grids")
@@ -70,6 +71,7 @@ class Sizes(_Part):
     attack_pictures: int = Field(default=48, ge=2, description="the attacker's")
     evaluation_pictures: int = Field(default=36, ge=2, description="a concept score")
     safe_evaluation_pictures: int = Field(default=120, ge=4, description="safe accuracy, FID, KID")
+    neighbour_pictures: int = Field(default=24, ge=0, description="of the concept's nearest neighbours together; 0 leaves them out")
 
 
 class Grid(_Part):
@@ -88,8 +90,12 @@ class Grid(_Part):
     attack_options: dict[str, dict[str, Any]] = Field(default_factory=dict, description="hyperparameters by attack")
     horizon: int = Field(default=150, ge=1, description="attack steps (choice)")
     sizes: Sizes = Field(default_factory=Sizes)
+    similarity: tuple[str, ...] = Field(
+        default=(STAND_IN,),
+        description="what compares pictures with the attacker's and with the original's: bundled, bundled-lpips, clip:FOLDER, "
+        "dino:FOLDER, lpips:FILE",
+    )
     search: SearchConfig | None = Field(default=None, description="search for the worst attack on every defended method")
-
     harmless: HarmlessConfig | None = Field(default=None, description="teach each method's weights harmless objects, too")
 
     @model_validator(mode="after")
@@ -100,6 +106,7 @@ class Grid(_Part):
             "seeds": self.seeds,
             "methods": [entry.label for entry in self.methods],
             "attacks": [entry.label for entry in self.attacks],
+            "similarity": [which.partition(":")[0] for which in self.similarity],
         }
         for what, names in groups.items():
             twice = next((name for i, name in enumerate(names) if name in names[:i]), None)

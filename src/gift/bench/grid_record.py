@@ -22,10 +22,11 @@ REMEDY = "run 'gift bench' again to write it anew"
 
 
 class CellSettings(Part):
-    """What a cell was computed with: hyperparameters by method of the chain, and those of the attack."""
+    """What a cell was computed with: hyperparameters by method of the chain, those of the attack, and the control's name."""
 
     methods: dict[str, dict[str, Any]]
     attack: dict[str, Any]
+    control: Name
 
 
 class Cell(Part):
@@ -67,19 +68,63 @@ class Costs(Part):
     attack: Cost
 
 
+class Neighbours(Part):
+    """The concepts most like the one in question: how well they are drawn, and how well the original draws them."""
+
+    names: list[Name]
+    score: float
+    original_score: float
+
+
 class Price(Part):
-    """What the defence did to other prompts, before any attack."""
+    """What the defence did to other prompts, before any attack. `diversity` is beside the original's."""
 
     safe_accuracy: float
     fid: float
     kid: float
+    diversity: float | None = None
+    neighbours: Neighbours | None = None
 
 
 class Taught(Part):
-    """A harmless object that the weights were taught: which, and the share of the original's gain that they reach."""
+    """A harmless object that the weights were taught: which, and the share of the original's gain that they reach.
+
+    The scores say how often it is drawn afterwards, by these weights and by the original ones that were taught the same.
+    """
 
     object: Name
     share: float | None
+    score: float | None = None
+    original_score: float | None = None
+
+
+class Memory(Part):
+    """How near the last pictures come to the attacker's, in grey levels; `apart` is how far those are from each other."""
+
+    nearest: float
+    median: float
+    apart: float
+    copied: float
+
+
+class Gap(Part):
+    """SGR over the looks at one attack."""
+
+    mean: float | None
+    last: float | None
+    highest: float | None
+
+
+class Likeness(Part):
+    """By one embedder: likeness to the attacker's pictures along the attack, and how far other pictures moved."""
+
+    name: Name
+    curve: list[tuple[int, float]]
+    control_curve: list[tuple[int, float]]
+    gap: Gap
+    relative_gap: float | None = None
+    cmmd: float | None = None
+    paired: float
 
 
 class Scores(Part):
@@ -109,6 +154,9 @@ class Measured(Cell):
     scores: Scores
     best_of: dict[str, float] = Field(default_factory=dict)
     adaptability: dict[str, Taught] = Field(default_factory=dict)
+    memory: Memory | None = None
+    diversity_after: float | None = None
+    similarity: dict[str, Likeness] = Field(default_factory=dict)
     attack_found: dict[str, Any] | None = None
 
     @field_validator("curve", "control_curve")

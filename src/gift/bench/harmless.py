@@ -5,8 +5,8 @@ A defence that merely makes all training slow (shrunken weights, dead units) wou
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -14,13 +14,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gift.attacks import Attack
 from gift.bench.config import PLACES, Where
+from gift.bench.neighbours import likeness_of_objects
+from gift.bench.trial import Scorer, score_model
 from gift.bench.workbench import Workbench
-from gift.data.art import load_art
 from gift.data.latents import LatentSet
-from gift.data.prompts import safe_asks
+from gift.data.prompts import Ask, safe_asks
 from gift.errors import GiftError
-from gift.metrics.concept import read
-from gift.metrics.recogniser import Recogniser
 from gift.models import DenoisingModel
 
 PASSES = 4
@@ -36,13 +35,7 @@ class HarmlessConfig(BaseModel):
     steps: int = Field(default=60, ge=1, description="optimiser steps")
     pictures: int = Field(default=24, ge=2, description="pictures to learn from; as many are held out")
     places: tuple[Where, ...] = Field(default=PLACES, min_length=1, description="near to or far from the concept, in D_s or not")
-
-
-@lru_cache(maxsize=2)
-def embeddings(recogniser: Recogniser) -> torch.Tensor:
-    """Of every drawing, (styles, objects, width): read once, however many concepts are laid out."""
-    art = load_art()
-    return torch.stack([read(recogniser, art.atlas(style)).embedding for style in art.styles])
+    drawn: int = Field(default=12, ge=2, description="pictures of the object that the taught weights draw")
 
 
 def harmless_concept(bench: Workbench, where: Where, safe_pictures: int) -> str:
@@ -61,11 +54,7 @@ def harmless_concept(bench: Workbench, where: Where, safe_pictures: int) -> str:
     concept, art = bench.concept, bench.art
     if art is None:
         raise GiftError(f"harmless concepts are bundled objects; this model has no drawings of them beside '{concept}'")
-    stack = embeddings(bench.recogniser)
-    pairs = [(o, s) for o in range(len(art.names)) for s in range(len(art.styles))]
-    own = [(o, s) for o, s in pairs if concept.holds(art, art.names[o], art.styles[s])]
-    centre = torch.stack([stack[s, o] for o, s in own]).mean(0)
-    likeness = stack.mean(0) @ centre
+    likeness = likeness_of_objects(concept, art, bench.recogniser)
     taught = {ask.name for ask in safe_asks(concept, art, safe_pictures, bench.seed)}
     inside = where.endswith("inside")
     # A style's concept holds no object: all of them may be taught, in the other styles.
@@ -74,7 +63,7 @@ def harmless_concept(bench: Workbench, where: Where, safe_pictures: int) -> str:
     if not fitting:
         raise GiftError(f"no harmless object is {where.split()[1]} the safe set; change safe_pictures, or leave '{where}' out")
     pick = max if where.startswith("near") else min
-    return pick(fitting, key=lambda name: float(likeness[art.names.index(name)]))
+    return pick(fitting, key=lambda name: likeness[name])
 
 
 def split(data: LatentSet) -> tuple[LatentSet, LatentSet]:
@@ -93,11 +82,29 @@ def held_out_loss(model: DenoisingModel, data: LatentSet) -> float:
     return sum(values) / len(values)
 
 
-def teach(model: DenoisingModel, how: Attack, data: LatentSet, seed: int) -> dict[str, Any]:
-    """Teaches a copy of the model and gives the held-out loss before and after."""
+def teach(
+    model: DenoisingModel, how: Attack, data: LatentSet, seed: int, asks: Sequence[Ask] = (), scorer: Scorer | None = None
+) -> dict[str, Any]:
+    """Teaches a copy of the model the first half of a set.
+
+    Args:
+        model: what is taught; unchanged.
+        how: the fine-tuning.
+        data: pictures of one object; the second half is held out.
+        seed: of the fine-tuning.
+        asks: prompts that the taught copy draws.
+        scorer: finds the object in them.
+
+    Returns:
+        loss_before, loss_after (held out), seconds; with a scorer also scores, and looks, one with the step and the pictures.
+    """
     train, held = split(data)
     done = how(model, train, seed=seed)
-    return {"loss_before": held_out_loss(model, held), "loss_after": held_out_loss(done.model, held), "seconds": done.seconds}
+    out = {"loss_before": held_out_loss(model, held), "loss_after": held_out_loss(done.model, held), "seconds": done.seconds}
+    if scorer is None:
+        return out
+    drawn = score_model(done.model, asks, scorer)
+    return out | {"scores": drawn.scores, "looks": [{"step": how.steps, "images": drawn.images}]}
 
 
 def adaptability(original: dict[str, Any], defended: dict[str, Any]) -> float | None:

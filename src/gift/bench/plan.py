@@ -1,39 +1,13 @@
-"""From a grid to its cells and the pieces that they share."""
+"""From a grid to its cells and pieces."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from gift.attacks import Attack
-from gift.bench.context import Context, forget, opened
-from gift.bench.grid import ORIGINAL, WORST, Grid
-from gift.bench.harmless import harmless_concept
-from gift.bench.identity import libraries
+from gift.bench.context import forget
+from gift.bench.corner import Cell, Corner
+from gift.bench.grid import Grid
 from gift.bench.pieces import Piece, in_order
-from gift.immunizers import Immunizer
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One method under one attack, for one model, concept and seed; `pieces` by what they are to it."""
-
-    model: str
-    concept: str
-    seed: int
-    method: str
-    attack: str
-    chain: tuple[Immunizer, ...]
-    how: Attack
-    pieces: dict[str, Piece]
-
-    @property
-    def name(self) -> str:
-        """Where its record is kept, without ending."""
-        words = [self.model.rstrip("/").rpartition("/")[2], self.concept, str(self.seed), self.method, self.attack]
-        plain = "-".join("".join(c if c.isalnum() or c in "+._" else "-" for c in word) for word in words)
-        return f"{plain}-{self.pieces['attack'].key[:8]}"
 
 
 @dataclass(frozen=True)
@@ -56,122 +30,6 @@ def make_plan(grid: Grid) -> Plan:
     for model in grid.models:
         for concept in grid.concepts:
             for seed in grid.seeds:
-                cells += _Corner(grid, model, concept, seed).cells()
+                cells += Corner(grid, model, concept, seed).cells()
     order = in_order([piece for cell in cells for piece in cell.pieces.values()])
     return Plan(grid, tuple(cells), order)
-
-
-class _Corner:
-    """All that one model, concept and seed share."""
-
-    def __init__(self, grid: Grid, model: str, concept: str, seed: int) -> None:
-        context = Context.of(model, concept, seed)
-        self.grid, self.model, self.concept, self.seed = grid, model, str(context.bench.concept), seed
-        self.root = {"model": context.identity, "libraries": libraries(), "concept": self.concept, "seed": seed}
-        self.recogniser = context.recogniser_identity
-        self.places = {"model": model, "base": grid.base or model}
-        self.base = opened(grid.base)[1] if grid.base else context.identity
-        self.original = self.score(())
-        config, safe = grid.harmless, grid.sizes.safe_pictures
-        self.taught = {where: harmless_concept(context.bench, where, safe) for where in config.places} if config else {}
-
-    def piece(self, kind: Any, what: str, settings: dict[str, Any], needs: dict[str, Piece | None]) -> Piece:
-        """A piece of this corner; it waits for the original model's score unless it is that score."""
-        return Piece(
-            kind,
-            f"{kind} {what} ({self.concept}, seed {self.seed})",
-            {**self.root, **settings},
-            {role: piece for role, piece in needs.items() if piece is not None},
-            self.places,
-            gate=getattr(self, "original", None),
-        )
-
-    def set(self, role: str) -> Piece:
-        """D_h or D_s, drawn by the original model."""
-        sizes = self.grid.sizes
-        pictures = sizes.concept_pictures if role == "concept" else sizes.safe_pictures
-        return self.piece("set", role, {"role": role, "pictures": pictures}, {})
-
-    def defence(self, chain: Sequence[Immunizer]) -> Piece | None:
-        """A chain's weights, which rest on those of its beginning; None for the original's."""
-        if not chain:
-            return None
-        *earlier, last = chain
-        needs = {"concept": self.set("concept"), "safe": self.set("safe"), "start": self.defence(earlier)}
-        settings = {"method": last.name, "arguments": last.model_dump(mode="json")}
-        return self.piece("defence", _words(chain), settings, needs)
-
-    def score(self, chain: Sequence[Immunizer]) -> Piece:
-        """The concept's score before any attack."""
-        settings = {"recogniser": self.recogniser, "pictures": self.grid.sizes.evaluation_pictures}
-        return self.piece("score", _words(chain), settings, {"defence": self.defence(chain)})
-
-    def price(self, chain: Sequence[Immunizer]) -> Piece:
-        """What the defence costs elsewhere, beside the original."""
-        settings = {"recogniser": self.recogniser, "pictures": self.grid.sizes.safe_evaluation_pictures}
-        needs = {"defence": self.defence(chain), "original": self.price(()) if chain else None}
-        return self.piece("price", _words(chain), settings, needs)
-
-    def harmless(self, chain: Sequence[Immunizer]) -> dict[str, Piece]:
-        """What a defence does to the learning of harmless objects, by where those lie; nothing if the grid asks for nothing."""
-        if self.grid.harmless is None:
-            return {}
-        how = self.grid.teaching()
-        out: dict[str, Piece] = {}
-        for where, name in self.taught.items():
-            settings = {"harmless": name, "pictures": self.grid.harmless.pictures}
-            settings |= {"attack": how.name, "arguments": how.model_dump(mode="json")}
-            out[where] = self.piece("harmless", f"{name} on {_words(chain)}", settings, {"defence": self.defence(chain)})
-        return out
-
-    def attack(self, chain: Sequence[Immunizer], how: Attack | None, search: Piece | None = None) -> Piece:
-        """An attack's curve; the attack is given, or what a search has found."""
-        needs = {"defence": self.defence(chain), "score": self.score(chain), "search": search}
-        settings: dict[str, Any] = {"recogniser": self.recogniser, "sizes": self.attack_sizes()}
-        if how:
-            settings |= {"attack": how.name, "arguments": how.model_dump(mode="json")}
-        if search or (how and how.needs_base):
-            settings["base"] = self.base
-        return self.piece("attack", f"{how.name if how else WORST} on {_words(chain)}", settings, needs)
-
-    def search(self, chain: Sequence[Immunizer], first: Attack) -> Piece:
-        """A search for the worst attack."""
-        assert self.grid.search is not None
-        config = self.grid.search.model_dump(mode="json", exclude={"methods", "kinds"})
-        config["kinds"] = list(self.grid.search.kinds_known())
-        settings = {"recogniser": self.recogniser, "sizes": self.attack_sizes(), "base": self.base, "search": config}
-        settings |= {"attack": first.name, "arguments": first.model_dump(mode="json")}
-        needs = {"defence": self.defence(chain), "score": self.score(chain)}
-        return self.piece("search", f"against {_words(chain)}", settings, needs)
-
-    def attack_sizes(self) -> list[int]:
-        """What an attack sees and what it is scored on."""
-        return [self.grid.sizes.attack_pictures, self.grid.sizes.evaluation_pictures]
-
-    def cells(self) -> list[Cell]:
-        """The cells, method by method."""
-        grid = self.grid
-        entries = grid.everything()
-        control = next(grid.chain_of(entry) for entry in entries if entry.label == grid.control)
-        searched = grid.searched()
-        attacks = [(entry, grid.attack_of(entry)) for entry in grid.attacks]
-        out: list[Cell] = []
-        for entry in entries:
-            chain = grid.chain_of(entry)
-            defence = self.defence(chain)
-            shared = {"original": self.original, "score": self.score(chain), "price": self.price(chain)}
-            shared |= {"defence": defence} if defence else {}
-            shared |= {f"harmless {where}": piece for where, piece in self.harmless(chain).items()}
-            shared |= {f"harmless {where}, original": piece for where, piece in self.harmless(()).items()}
-            runs = [(a.label, how, self.attack(chain, how), self.attack(control, how)) for a, how in attacks]
-            if entry.label in searched:
-                search = self.search(chain, attacks[0][1])
-                runs.append((WORST, attacks[0][1], search, self.attack(control, None, search)))
-            for label, how, attack, beside in runs:
-                pieces = {**shared, "attack": attack, "control": beside}
-                out.append(Cell(self.model, self.concept, self.seed, entry.label, label, chain, how, pieces))
-        return out
-
-
-def _words(chain: Sequence[Immunizer]) -> str:
-    return "+".join(method.name for method in chain) or ORIGINAL

@@ -24,13 +24,15 @@ def price_of(bench: Workbench, asks: Sequence[Ask], images: torch.Tensor, refere
         reference: uint8 (N, 3, H, W), the original model's of the same prompts and seeds.
 
     Returns:
-        scores (whether each prompted object is found), fid, kid, and collapse (one line, or None).
+        scores (whether each prompted object is found), fid, kid, diversity (beside the reference's; None where that has none), and
+        collapse (one line, or None).
     """
     assert bench.art is not None  # the scorer would have refused
-    features = Features(bench.recogniser)
+    features, whole = Features(bench.recogniser), collapsed(images, reference)
     return {
         "scores": prompted(bench.recogniser, bench.art, images, asks)[0],
         "fid": round(fid(reference, images, features), 4),
         "kid": round(kid(reference, images, features)[0], 6),
-        "collapse": collapsed(images, reference).flag,
+        "diversity": whole.relative_diversity,
+        "collapse": whole.flag,
     }

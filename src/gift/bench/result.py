@@ -115,7 +115,12 @@ class Writer:
                 )
         cost, price = self.outcome.costs[name], self.outcome.prices[name]
         flags = attack_flags(trial["losses"], trial["norms"], trial["matched"])
-        flags += comparison_flags(control_recovered=control_recovers(control, self.original), seeds=1, collapse=price["collapse"])
+        flags += comparison_flags(
+            control_recovered=control_recovers(control, self.original),
+            control_left=control[0][1] / self.original if self.original else None,
+            seeds=1,
+            collapse=price["collapse"],
+        )
         reduction = relearning_reduction(curve, control)
         return {
             "method": name,

@@ -13,10 +13,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
-from gift.bench.compute import Work
+from gift.bench.compute import remember
 from gift.bench.pieces import Piece
 from gift.bench.plan import Plan
 from gift.bench.store import Store
+from gift.bench.work import Work
 from gift.errors import GiftError, Interrupted
 from gift.files import write_text
 from gift.training.progress import Reporter, Silent
@@ -60,7 +61,7 @@ class Tally:
 def work(folder: Path, piece: Piece, reporter: Reporter | None = None) -> Done:
     """Computes one piece and says how it went; only Ctrl-C goes through."""
     try:
-        _, computed = Work(folder, piece, reporter).remember()
+        _, computed = remember(Work(folder, piece, reporter))
     except Interrupted as error:
         return Done(piece.key, stopped=str(error))
     except GiftError as error:

@@ -7,20 +7,23 @@ from typing import Any
 
 import torch
 
+from gift.bench.corner import Cell
 from gift.bench.grid_record import LIST
-from gift.bench.plan import Cell, Plan
+from gift.bench.plan import Plan
 from gift.bench.store import Store
 from gift.files import write_bytes, write_json
 from gift.pixels import contact_sheet, png_bytes
 
 PICTURES = "pictures"
+SHOWN = 4
+"""Pictures of each look that are shown, the same ones at every look (choice)."""
 
 
 def write_sheets(plan: Plan, folder: Path, store: Store) -> list[dict[str, Any]]:
     """Writes a sheet for each model, concept, method and attack at one seed, and `pictures.json`, which lists them.
 
-    The seed is the first of the grid at which some attack on the concept kept pictures, the same for all methods and attacks. A
-    searched attack has no pictures, since a study keeps none. Sheets of another grid leave the folder.
+    The seed is the first of the grid at which some attack on the concept kept pictures, the same for all methods and attacks.
+    Sheets of another grid leave the folder.
 
     Returns:
         The list, in the order of the cells: model, concept, seed, method, attack, file, steps (a column each), prompts and seeds (a
@@ -35,7 +38,7 @@ def write_sheets(plan: Plan, folder: Path, store: Store) -> list[dict[str, Any]]
         if seeds.get((cell.model, cell.concept), cell.seed) != cell.seed:
             continue
         piece = cell.pieces["attack"]
-        kept = (store.find(piece.kind, piece.content) or {}).get("shown")
+        kept = store.find(piece.kind, piece.content)
         if kept:
             seeds[cell.model, cell.concept] = cell.seed
             sheets.append(_write(cell, kept, folder))
@@ -49,7 +52,7 @@ def write_sheets(plan: Plan, folder: Path, store: Store) -> list[dict[str, Any]]
 
 def _write(cell: Cell, kept: dict[str, Any], folder: Path) -> dict[str, Any]:
     """One sheet: a row for each prompt, a column for each look."""
-    looks = [look["images"] for look in kept["looks"]]
+    looks = [look["images"][:SHOWN] for look in kept["looks"]]
     tiles = torch.stack(looks, dim=1).flatten(0, 1)
     file = f"{PICTURES}/{cell.name}.png"
     write_bytes(folder / file, png_bytes(contact_sheet(tiles, len(looks))))
@@ -61,7 +64,7 @@ def _write(cell: Cell, kept: dict[str, Any], folder: Path) -> dict[str, Any]:
         "attack": cell.attack,
         "file": file,
         "steps": [look["step"] for look in kept["looks"]],
-        "prompts": kept["prompts"],
-        "seeds": kept["seeds"],
+        "prompts": kept["prompts"][:SHOWN],
+        "seeds": kept["seeds"][:SHOWN],
         "size": tiles.shape[-1],
     }

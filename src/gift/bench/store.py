@@ -49,11 +49,12 @@ class Store:
         """Where the piece is kept."""
         return self.folder / f"{name.replace('/', '-')}-{self.key(name, settings)}.safetensors"
 
-    def find(self, name: str, settings: dict[str, Any]) -> dict[str, Any] | None:
-        """The piece, or None if it is not there or not whole."""
+    def find(self, name: str, settings: dict[str, Any], *, tensors: bool = True) -> dict[str, Any] | None:
+        """The piece, or None if it is not there or not whole. Without `tensors` they are not read and None stands for each."""
         try:
             with safe_open(self.file(name, settings), framework="pt") as kept:
-                found = {tensor: kept.get_tensor(tensor) for tensor in kept.keys()}  # noqa: SIM118 - not a dict
+                names = kept.keys()
+                found = {name: kept.get_tensor(name) if tensors else None for name in names}
                 value: dict[str, Any] = unflatten(json.loads(kept.metadata()["layout"]), found)
                 return value
         except (OSError, SafetensorError, KeyError, TypeError, ValueError):

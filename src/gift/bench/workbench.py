@@ -8,6 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch.nn.functional import interpolate
+
 from gift.data.art import Art, load_art
 from gift.data.attack_pictures import attack_pictures
 from gift.data.concept import Concept, parse_concept, speaks_art
@@ -19,6 +22,7 @@ from gift.errors import GiftError
 from gift.metrics.concept import ConceptScorer
 from gift.metrics.recogniser import Recogniser, load_recogniser
 from gift.models import DenoisingModel
+from gift.pixels import as_bytes, as_float
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,24 @@ class Workbench:
         if self.art is None:
             raise GiftError(f"an attack on '{self.concept}' needs pictures; give a folder with --concept-images")
         images, captions = attack_pictures(self.concept, self.art, pictures, self.seed)
-        return encode_set(self.model, images, captions, cache, self.mentions(captions))
+        return encode_set(self.model, self._fitted(images), captions, cache, self.mentions(captions))
+
+    def attack_images(self, pictures: int) -> torch.Tensor:
+        """The drawings of `attack_set`: uint8 (pictures, 3, H, W) at the model's size.
+
+        Raises:
+            GiftError: there are no drawings of the concept.
+        """
+        if self.art is None:
+            raise GiftError(f"there are no bundled drawings of '{self.concept}' to compare pictures with")
+        return self._fitted(attack_pictures(self.concept, self.art, pictures, self.seed)[0])
+
+    def _fitted(self, images: torch.Tensor) -> torch.Tensor:
+        """Drawings at the model's picture size."""
+        size = (self.model.image_size, self.model.image_size)
+        if images.shape[-2:] == size:
+            return images
+        return as_bytes(interpolate(as_float(images), size, mode="bilinear", antialias=True, align_corners=False))
 
     def harmless_set(self, pictures: int, folder: Path | None = None, cache: Path | None = None) -> LatentSet:
         """What an attacker hides the concept among or behind: the user's pictures, or drawings of anything else."""
@@ -87,7 +108,7 @@ class Workbench:
         if self.art is None:
             raise GiftError("this attack needs harmless pictures, too; give a folder of them")
         images, captions = attack_pictures(self.concept, self.art, pictures, self.seed, inside=False)
-        return encode_set(self.model, images, captions, cache)
+        return encode_set(self.model, self._fitted(images), captions, cache)
 
     def mentions(self, captions: Sequence[str]) -> list[str]:
         """The words by which each caption names the concept."""

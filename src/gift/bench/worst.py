@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from gift.attacks import Attack
-from gift.bench.compute import as_value
 from gift.bench.search import search
 from gift.bench.space import SearchConfig
+from gift.bench.trained import as_value
 from gift.bench.trial import Watch, attack_and_score, score_model
 from gift.bench.workbench import Workbench
 from gift.models import DenoisingModel

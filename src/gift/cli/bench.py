@@ -88,7 +88,8 @@ def place(entry: dict[str, Any]) -> str:
     """One method of the ranking in words."""
     if entry["place"] is None:
         return f"{entry['method']} not ranked: some attack has no conclusive cell"
-    return f"{entry['place']}. {entry['method']} (area {entry['area']:.3f} under {entry['worst_attack']})"
+    note = f", {entry['damaged']}" if entry["damaged"] else ""
+    return f"{entry['place']}. {entry['method']} (area {entry['area']:.3f} under {entry['worst_attack']}{note})"
 
 
 def table(summary: dict[str, Any]) -> Table:

@@ -82,7 +82,7 @@ def read_config(path: Path | None) -> dict[str, Any]:
 
 
 def resolve(config: Path | None, flags: dict[str, Any], options: list[str] | None = None) -> dict[str, Any]:
-    """The file's options with the given flags over them; `--set` pairs go into 'options'."""
+    """The file's options with the given flags over them; `--set` pairs go into 'options', parts of one option over its others."""
     from gift.settings import parse_options
 
     resolved = {**read_config(config), **{key: value for key, value in flags.items() if value is not None}}
@@ -90,8 +90,14 @@ def resolve(config: Path | None, flags: dict[str, Any], options: list[str] | Non
         kept = resolved.get("options") or {}
         if not isinstance(kept, dict):
             raise GiftError(f"{config}: options: {kept!r} is not a list of 'option: value' lines")
-        resolved["options"] = {**kept, **parse_options(options)}
+        resolved["options"] = _over(kept, parse_options(options))
     return resolved
+
+
+def _over(kept: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Options with others over them; where both have parts, the parts."""
+    both = {key for key, value in given.items() if isinstance(value, dict) and isinstance(kept.get(key), dict)}
+    return {**kept, **given, **{key: _over(kept[key], given[key]) for key in both}}
 
 
 def write_config(folder: Path, verb: str, config: dict[str, Any]) -> None:

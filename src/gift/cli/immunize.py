@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gift.cli.common import ConfigOption, SeedOption, SetOption, check_pictures, output_folder, reporting, resolve, write_config
+from gift.cli.common import ConfigOption, SeedOption, check_pictures, output_folder, reporting, resolve, write_config
 
 
 @reporting
@@ -25,7 +25,13 @@ def immunize(
     skip_bad_images: Annotated[bool | None, typer.Option("--skip-bad-images", help="Go on without unreadable pictures.")] = None,
     config: ConfigOption = None,
     seed: SeedOption = None,
-    settings: SetOption = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="A hyperparameter of the last method, key=value, or of any in the chain, as esd.steps=20; may be repeated.",
+        ),
+    ] = None,
 ) -> None:
     """Change a model's weights so that a concept is hard to teach it again.
 

@@ -152,8 +152,7 @@ def encode_set(
         )
     if cache is None:
         return _set(model, model.encode_images(images), captions, mentions)
-    scale = str(model.pipeline.vae.config.get("scaling_factor"))
-    key = content_key(images, fingerprint(model.pipeline.vae), scale, str(model.image_size))
+    key = content_key(images, fingerprint(model.pipeline.vae), str(model.latent_scale), str(model.image_size))
     file = cache / f"{key}.safetensors"
     try:
         latents = load_file(file)["latents"].to(model.device)

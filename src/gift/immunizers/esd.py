@@ -46,7 +46,7 @@ class EsdRun(Method):
         super().__init__(task, VARIANTS[how.variant])
         self.how = how
         self.updaters["esd"] = Updater(self.weights.values(), name="adam", rate=how.rate, clip=None, accelerator=task.accelerator)
-        self.empty = task.model.encode_prompts([""])
+        self.empty = task.model.unconditional(task.model.encode_prompts([""]))
 
     def step(self, index: int, generator: torch.Generator) -> Logs:
         """One regression step on samples from a partial run."""

@@ -11,18 +11,13 @@ import torch
 from torch import nn
 
 from gift.errors import GiftError
+from gift.models.parameters import SEPARATE, groups_of
 
 Bound = Literal["identity", "log", "hinge"]
 Distance = Literal["mse", "mmd"]
 Noise = Literal["standard", "matched"]
 
-LAYERS = {
-    "attention": r"\.attn[12]$",
-    "cross-attention": r"\.attn2$",
-    "self-attention": r"\.attn1$",
-    "mid": r"^mid_block$",
-    "resnets": r"\.resnets\.\d+$",
-}
+LAYERS = SEPARATE.layers
 
 
 def bounded(loss: torch.Tensor, bound: Bound, ceiling: float) -> torch.Tensor:
@@ -61,7 +56,7 @@ class Representations:
 
     Args:
         denoiser: the network.
-        layers: a key of `LAYERS`, or a pattern over module names.
+        layers: the name of a group of layers (`gift.models.parameters`), or a pattern over module names.
         noise: 'standard' normal, or 'matched': normal with the layer's own running mean and deviation per channel.
         distance: mean squared error, or multi-kernel MMD over at most `rows` positions.
         rows: positions a layer for the MMD.
@@ -74,13 +69,14 @@ class Representations:
     def __init__(
         self, denoiser: nn.Module, layers: str, noise: Noise, distance: Distance, rows: int = 256, momentum: float = 0.9
     ) -> None:
+        named = groups_of(denoiser).layers
         try:
-            pattern = re.compile(LAYERS.get(layers, layers))
+            pattern = re.compile(named.get(layers, layers))
         except re.error as error:
-            raise GiftError(f"'{layers}' is neither one of {', '.join(LAYERS)} nor a valid pattern ({error})") from error
+            raise GiftError(f"'{layers}' is neither one of {', '.join(named)} nor a valid pattern ({error})") from error
         self.modules = {name: m for name, m in denoiser.named_modules() if pattern.search(name)}
         if not self.modules:
-            raise GiftError(f"'{layers}' matches no layer; use one of {', '.join(LAYERS)}, or a pattern over module names")
+            raise GiftError(f"'{layers}' matches no layer; use one of {', '.join(named)}, or a pattern over module names")
         self.noise, self.distance, self.rows, self.momentum = noise, distance, rows, momentum
         self.moments: dict[str, dict[str, torch.Tensor]] = {}
         self._seen: dict[str, torch.Tensor] = {}

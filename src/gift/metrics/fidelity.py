@@ -9,11 +9,10 @@ import warnings
 
 import torch
 from torch import nn
-from torch.nn.functional import interpolate
 
 from gift.errors import GiftError, NonFiniteError
 from gift.metrics.collapse import check_pictures
-from gift.metrics.recogniser import Recogniser
+from gift.metrics.recogniser import SIDE, Recogniser, pixels_for
 
 BATCH = 256
 """Pictures that go through the feature network at once."""
@@ -24,7 +23,7 @@ LARGEST_SUBSET = 1000
 class Features(nn.Module):
     """The recogniser as torchmetrics wants a feature network: uint8 pictures in, one row of features per picture out."""
 
-    def __init__(self, recogniser: Recogniser, size: int = 64) -> None:
+    def __init__(self, recogniser: Recogniser, size: int = SIDE) -> None:
         super().__init__()
         self.recogniser = recogniser
         self.size = size
@@ -32,10 +31,7 @@ class Features(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Reads uint8 (N, 3, H, W), resized to `size` where they differ from it, and returns (N, num_features)."""
-        pixels = images.float() / 127.5 - 1
-        if pixels.shape[-2:] != (self.size, self.size):
-            pixels = interpolate(pixels, (self.size, self.size), mode="bilinear", antialias=True, align_corners=False)
-        features: torch.Tensor = self.recogniser(pixels).features
+        features: torch.Tensor = self.recogniser(pixels_for(images, self.size)).features
         return features
 
 

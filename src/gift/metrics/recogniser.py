@@ -13,7 +13,11 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from gift.pixels import as_float
+
 FOLDER = Path(__file__).resolve().parents[1] / "assets" / "recogniser"
+SIDE = 64
+"""The recogniser was trained on pictures of this side."""
 
 
 class Reading(NamedTuple):
@@ -97,6 +101,14 @@ class Recogniser(nn.Module):
         state = {k: v.half() if v.is_floating_point() else v for k, v in self.state_dict().items()}
         save_file({k: v.contiguous() for k, v in state.items()}, folder / "model.safetensors")
         (folder / "config.json").write_text(json.dumps(asdict(self.config), indent=1) + "\n")
+
+
+def pixels_for(images: torch.Tensor, size: int = SIDE) -> torch.Tensor:
+    """uint8 pictures (N, 3, H, W) as the recogniser reads them: float in [-1, 1], resized to `size` where they differ from it."""
+    pixels = as_float(images)
+    if pixels.shape[-2:] == (size, size):
+        return pixels
+    return F.interpolate(pixels, (size, size), mode="bilinear", antialias=True, align_corners=False)
 
 
 @cache

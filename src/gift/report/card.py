@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,8 @@ NAME = "README.md"
 PICTURES = "card"
 TAGS = ["gift", "immunization", "concept-erasure", "safety"]
 MARK = re.compile(r"\n<!-- written by gift card; ([0-9a-f]{16}) -->\n\Z")
+PICTURE = re.compile(rf"\]\(({PICTURES}/\d\d+-[a-z0-9-]*\.png)\)")
+"""A link to a picture of a card, as `_pictures` names them."""
 LICENCE = re.compile(r"^[a-z0-9][a-z0-9.+-]*$")
 
 
@@ -43,7 +46,7 @@ def write_card(
     output: Path | None = None,
     force: bool = False,
 ) -> Written:
-    """Writes a Hugging Face model card, and its pictures into `card/` beside it.
+    """Writes a Hugging Face model card, and its pictures into `card/` beside it; takes away those of the card that it replaces.
 
     Args:
         model: a folder that `gift immunize` or `gift demo` saved.
@@ -61,7 +64,7 @@ def write_card(
     path = output or folder / NAME
     if license is not None and not LICENCE.match(license.lower()):
         raise GiftError(f"'{license}' is not a licence id; give one such as apache-2.0, creativeml-openrail-m or other")
-    _check_old(path, force)
+    earlier = _earlier(path, force)
     made = read_made(folder)
     measured = read_evidence(evidence) if evidence else None
     found = match(folder, made, measured) if measured else None
@@ -73,6 +76,7 @@ def write_card(
     for picture, content in drawn:
         write_bytes(path.parent / picture.link, content)
     write_text(path, f"{text}\n<!-- written by gift card; {_digest(text)} -->\n")
+    _remove(path.parent, earlier - {picture.link for picture, _ in drawn})
     return Written(path, [*base.notes, *([] if data.get("license") else ["no licence on the card; give it by --license ID"])])
 
 
@@ -147,22 +151,46 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
 
 
-def _check_old(path: Path, force: bool) -> None:
-    """Keeps a card that someone else wrote, or has written in.
+def _earlier(path: Path, force: bool) -> set[str]:
+    """The pictures of gift's own card that is to be replaced; none where it is someone else's, or someone has written in it.
 
     Raises:
-        GiftError: there is one, and it is not to be replaced.
+        GiftError: there is a card that is not gift's own, or was changed since, and it is not to be replaced.
     """
     if path.is_dir():
         raise GiftError(f"{path} is a folder; give --output a file")
-    if force or not path.exists():
-        return
+    if not path.exists():
+        return set()
     try:
         old = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
+        if force:
+            return set()
         raise GiftError(f"can't read {path}, which would be replaced; choose another --output or add --force") from error
     mark = MARK.search(old)
+    if mark is not None and mark[1] == _digest(old[: mark.start()]):
+        return set(PICTURE.findall(old))
+    if force:
+        return set()
     if mark is None:
         raise GiftError(f"{path} was not written by gift; choose another --output or add --force to replace it")
-    if mark[1] != _digest(old[: mark.start()]):
-        raise GiftError(f"{path} was changed after gift wrote it; choose another --output or add --force to replace it")
+    raise GiftError(f"{path} was changed after gift wrote it; choose another --output or add --force to replace it")
+
+
+def _remove(folder: Path, links: set[str]) -> None:
+    """Removes pictures of an earlier card, unless another text beside it shows them.
+
+    Raises:
+        GiftError: one can't be removed.
+    """
+    others = [file.read_text(encoding="utf-8", errors="replace") for file in folder.glob("*.md") if links and file.is_file()]
+    for link in sorted(links):
+        if any(link in text for text in others):
+            continue
+        try:
+            (folder / link).unlink(missing_ok=True)
+        except OSError as error:
+            raise GiftError(f"can't remove {folder / link}: {error.strerror or error}; no card shows it, so delete it") from error
+    if links:
+        with suppress(OSError):  # there are other files in it
+            (folder / PICTURES).rmdir()

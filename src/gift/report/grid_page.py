@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
 
-from gift.bench.grid_record import Records, load
+from gift.bench.grid_record import Measured, Records, load
+from gift.bench.summary import LEAST_SAFE
 from gift.files import write_text
 from gift.report import grid_plots, grid_words, site
 from gift.report.grid_pictures import albums
@@ -79,18 +80,18 @@ def _charts(
     return charts, figures
 
 
-def _adaptability(records: Records, groups: Sequence[tuple[Group, str]]) -> tuple[list[str], list[Group]]:
-    """The places at which harmless objects were taught, and a group of each method that was taught.
-
-    What was taught rests on the method's weights alone, so the group of any attack says it.
-    """
-    places = list(dict.fromkeys(where for cell in records.measured for where in cell.adaptability))
+def _once(groups: Sequence[tuple[Group, str]], has: Callable[[Measured], object]) -> list[Group]:
+    """A group of each method of which some cell has something that was measured without any attack: any attack's group says it."""
     mine: dict[tuple[str, str, str], Group] = {}
     for group, _ in groups:
-        if any(row.adaptability for row in group.counted):
+        if any(has(row) for row in group.counted):
             key = group.scope, group.model, group.method
             mine[key] = max(mine.get(key, group), group, key=lambda one: len(one.counted))
-    return places, list(mine.values())
+    return list(mine.values())
+
+
+def _distinct(names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(names))
 
 
 def _cells(group: Group, moments: Sequence[int]) -> list[str]:
@@ -130,8 +131,6 @@ def render(folder: Path) -> str:
         figures |= {ids[price]: grid_plots.fidelity(mine, drawn, price) for price in ids}
         prices.append((model, list(ids.items()), any(group.conclusive for group in mine)))
     shown, left_out = albums(records)
-    places, adaptable = _adaptability(records, groups)
-    ranking = every[0].summary["ranking"]
     several = len(records.models) > 1
     return site.render(
         "grid.html.j2",
@@ -142,9 +141,9 @@ def render(folder: Path) -> str:
         plain=[cell.method for cell in records.cells if not cell.settings.methods][:1],
         compared=grid_words.compared(records),
         control=grid_words.control_sentence(records),
-        leaders=[grid_words.ranking_sentence(model, order, several) for model, order in ranking.items()],
+        leaders=[grid_words.ranking_sentence(model, order, several) for model, order in every[0].summary["ranking"].items()],
         several=several,
-        ranking=ranking,
+        least_safe=LEAST_SAFE,
         scopes=every,
         blocks=blocks,
         words=grid_words,
@@ -152,8 +151,10 @@ def render(folder: Path) -> str:
         halfway=HALFWAY,
         charts=charts,
         prices=prices,
-        places=places,
-        adaptable=adaptable,
+        places=_distinct(where for cell in records.measured for where in cell.adaptability),
+        adaptable=_once(groups, lambda row: row.adaptability),
+        embedders={key: found.name for cell in records.measured for key, found in cell.similarity.items()},
+        moved=_once(groups, lambda row: row.similarity or row.price.neighbours),
         tries=sorted({n for group, _ in groups for n in group.best_of}, key=int),
         albums=shown,
         left_out=left_out,

@@ -42,16 +42,22 @@ class Recovery:
 
 
 @lru_cache(maxsize=4096)
-def _interval(values: tuple[float, ...]) -> tuple[float, float] | None:
-    return bootstrap(values) if len(values) > 1 else None
+def _interval(values: tuple[float, ...], clusters: tuple[str, ...] | None) -> tuple[float, float] | None:
+    return bootstrap(values, clusters=clusters) if len(values) > 1 else None
 
 
-def mean_curve(curves: Sequence[Sequence[tuple[int, float]]]) -> list[Point]:
-    """The mean at each step at which all curves were measured, with a bootstrap interval over curves."""
+def mean_curve(curves: Sequence[Sequence[tuple[int, float]]], concepts: Sequence[str] | None = None) -> list[Point]:
+    """The mean at each step at which all curves were measured, with a bootstrap interval over curves.
+
+    Args:
+        curves: (step, score), one list a cell.
+        concepts: each curve's; those of one concept are drawn together (see `bootstrap`).
+    """
     tables = [dict(curve) for curve in curves]
     steps = [step for step in tables[0] if all(step in table for table in tables)] if tables else []
     values = {step: tuple(table[step] for table in tables) for step in steps}
-    return [Point(step, mean(found), _interval(found)) for step, found in values.items()]
+    clusters = None if concepts is None else tuple(concepts)
+    return [Point(step, mean(found), _interval(found, clusters)) for step, found in values.items()]
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,12 @@ class Group:
         means: dict[str, dict[str, Any] | None] = self.found["means"]
         return means
 
+    @property
+    def similarity(self) -> dict[str, dict[str, dict[str, Any] | None]]:
+        """By embedder, the means of likeness to the attacker's pictures and of what moved elsewhere, over the cells that count."""
+        found: dict[str, dict[str, dict[str, Any] | None]] = self.found["similarity"]
+        return found
+
     @cached_property
     def counted(self) -> tuple[Measured, ...]:
         """The cells that count for the method."""
@@ -104,12 +116,14 @@ class Group:
     @cached_property
     def line(self) -> list[Point]:
         """The mean recovery curve over the cells that count; where none does, over those that were measured."""
-        return mean_curve([row.curve for row in self.counted or self.rows])
+        rows = self.counted or self.rows
+        return mean_curve([row.curve for row in rows], [row.concept for row in rows])
 
     @cached_property
     def control(self) -> list[Point]:
         """The same attacks on the control's weights, over the same cells."""
-        return mean_curve([row.control_curve for row in self.counted or self.rows])
+        rows = self.counted or self.rows
+        return mean_curve([row.control_curve for row in rows], [row.concept for row in rows])
 
     @cached_property
     def recovery(self) -> Recovery | None:

@@ -64,14 +64,16 @@ def control_sentence(records: Records) -> str:
 def ranking_sentence(model: str, order: Sequence[dict[str, Any]], several: bool) -> str:
     """The first of a ranking, and what has no place."""
     named = f"On {model}, " if several else ""
-    placed = [entry for entry in order if entry["place"] is not None]
+    damaged = [f"{entry['method']} ({entry['damaged']})" for entry in order if entry["damaged"]]
+    first = [entry for entry in order if entry["place"] == 1 and not entry["damaged"]]
     rest = [entry["method"] for entry in order if entry["place"] is None]
     text = ""
-    if placed:
-        first = [entry for entry in placed if entry["place"] == 1]
+    if first:
         with_what = listed([f"{entry['method']} (area {number(entry['area'])} under {entry['worst_attack']})" for entry in first])
         text = f"{named}over the worst attack on each method, least of the concept came back with {with_what}."
         text = text[0].upper() + text[1:]
+    if damaged:
+        text += f" Ranked behind every method that is not damaged: {'; '.join(damaged)}."
     if rest:
         text += f" Not ranked, since some attack on it has no cell that counts: {listed(rest)}."
     return text.strip()
@@ -92,6 +94,12 @@ def steps(group: Group) -> str:
         return number(None)
     of = "" if back.of == 1 or back.cells in {0, back.of} else f" ({back.cells} of {back.of})"
     return (f"not within {back.horizon} steps" if back.step is None else str(back.step)) + of
+
+
+def neighbours(rows: Sequence[Measured]) -> str:
+    """The neighbours that were looked at."""
+    found = [row.price.neighbours for row in rows if row.price.neighbours]
+    return listed(list(dict.fromkeys(name for one in found for name in one.names))) if found else ""
 
 
 def taught(rows: Sequence[Measured], where: str) -> str:
@@ -147,15 +155,23 @@ def limits(records: Records) -> list[str]:
         _seeds(records),
     ]
     if any(len(group) > 1 for group in _groups(records)):
-        out.append(
-            "Intervals are 95 % percentile bootstraps over cells, that is over concepts and seeds together. With few cells they "
-            "are too narrow, and cells of one concept resemble each other."
-        )
+        out.append(_intervals(records))
     if records.measured:
         out.append(_pictures(records.measured))
     if len(records.models) == 1:
         out.append(f"One model, {records.models[0]}.")
     return out
+
+
+def _intervals(records: Records) -> str:
+    """What was drawn anew for the intervals."""
+    if len(records.concepts) == 1:
+        return "Intervals are 95 % percentile bootstraps over seeds. With few seeds they are too narrow."
+    return (
+        "Intervals over several concepts are 95 % percentile bootstraps that draw whole concepts, each with all of its seeds, "
+        "since cells of one concept resemble each other; those of one concept draw its seeds. With few concepts, or few seeds, "
+        "they are too narrow."
+    )
 
 
 def _groups(records: Records) -> list[list[Measured]]:

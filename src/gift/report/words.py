@@ -17,6 +17,20 @@ EXPLANATIONS = [
     ),
     (r"^too few steps", "The attack is so short that its loss says nothing about whether it learned."),
     (r"^\d+ seeds", "With so few seeds the intervals are too narrow, and another seed may move every number."),
+    (
+        r"^weak control",
+        "The weights that were only erased still draw the concept before any attack, so its return in them shows little of what an "
+        "attack can do.",
+    ),
+    (
+        r"^after the attack",
+        "The attack itself broke the model's pictures. A low score then may come from an attack that was too rough, not from the "
+        "defence.",
+    ),
+    (
+        r"^memorised",
+        "Most pictures are near copies of the attacker's own, so the score shows copies rather than a concept relearned.",
+    ),
     (r"NaN|infinite", "Numbers ran away during the attack, so what it reached is not what a careful attacker would."),
     (
         r"inconclusive|control",

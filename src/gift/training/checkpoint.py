@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def flatten(value: Any, tensors: dict[str, torch.Tensor], path: str = "t") -> An
     return value
 
 
-def unflatten(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+def unflatten(value: Any, tensors: Mapping[str, torch.Tensor | None]) -> Any:
     """The inverse of `flatten` (tuples come back as lists)."""
     if isinstance(value, dict):
         if "$tensor" in value:

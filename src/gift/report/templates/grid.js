@@ -1,5 +1,5 @@
 "use strict";
-// Draws the embedded figures and lets the filter act on the table, the charts and the pictures.
+// Draws the embedded figures and lets the filter act on the tables, the charts and the pictures.
 (() => {
   const { config, figures } = JSON.parse(document.getElementById("figures").textContent);
   const form = document.getElementById("filter");

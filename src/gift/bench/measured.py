@@ -1,0 +1,88 @@
+"""The pieces that measure weights or pictures: scores, the price of a defence, what it does next door, and likeness."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from gift.bench.context import Context, embedder
+from gift.bench.harmless import teach
+from gift.bench.neighbours import neighbour_scores
+from gift.bench.price import price_of
+from gift.bench.trial import score_model
+from gift.bench.work import Value, Work
+from gift.errors import GiftError
+from gift.metrics.cmmd import cmmd
+from gift.metrics.embedders import Embedder
+from gift.settings import make_attack
+
+
+def score(work: Work) -> Value:
+    """The concept's score before any attack."""
+    bench = work.context.bench
+    scored = score_model(work.model(), bench.asks(work.piece.settings["pictures"]), bench.scorer)
+    return {"images": scored.images, "scores": scored.scores}
+
+
+def price(work: Work) -> Value:
+    """Pictures of safe prompts beside the original's."""
+    bench = work.context.bench
+    asks = bench.safe_evaluation(work.piece.settings["pictures"])
+    images = work.model().generate([a.prompt for a in asks], [a.seed for a in asks])
+    reference: torch.Tensor = work.need("original")["images"] if "original" in work.piece.needs else images
+    return {"images": images, **price_of(bench, asks, images, reference)}
+
+
+def harmless(work: Work) -> Value:
+    """How well the weights learn a harmless object."""
+    settings = work.piece.settings
+    bench = Context.of(work.piece.places["model"], settings["harmless"], settings["seed"]).bench
+    how = make_attack(settings["attack"], settings["arguments"])
+    data, asks = bench.attack_set(2 * settings["pictures"]), bench.asks(settings["drawn"])
+    return teach(work.model(), how, data, settings["seed"], asks, bench.scorer)
+
+
+def neighbours(work: Work) -> Value:
+    """How well the concept's neighbours are drawn."""
+    return neighbour_scores(work.context.bench, work.model(), work.piece.settings["pictures"])
+
+
+def _embedder(work: Work) -> Embedder:
+    """What compares pictures.
+
+    Raises:
+        GiftError: the network at that place is another than when the grid was laid out.
+    """
+    place = work.piece.places["embedder"]
+    found = embedder(place)
+    if found.identity != work.piece.settings["embedder"]:
+        raise GiftError(f"{place} is another network than when the grid was laid out; start the grid again")
+    return found
+
+
+def likeness(work: Work) -> Value:
+    """How much drawn pictures look like those that were taught."""
+    settings, by = work.piece.settings, _embedder(work)
+    taught = Context.of(work.piece.places["model"], settings["of"], settings["seed"]).bench.attack_images(settings["pictures"])
+    return {
+        "looks": [
+            {"step": look["step"], "similarity": _rounded(by.similarity(look["images"], taught))}
+            for look in work.need("drawn")["looks"]
+        ]
+    }
+
+
+def shift(work: Work) -> Value:
+    """How far pictures of safe prompts moved from the original's."""
+    by = _embedder(work)
+    images, reference = work.need("price")["images"], work.need("original")["images"]
+    return {
+        "name": by.name,
+        "cmmd": round(cmmd(by(images), by(reference)), 6) if by.cosine else None,
+        "paired": _rounded(by.paired(images, reference)),
+    }
+
+
+def _rounded(values: Sequence[float]) -> list[float]:
+    return [round(value, 6) for value in values]

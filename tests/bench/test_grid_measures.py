@@ -1,0 +1,159 @@
+"""What a cell's record says besides its curve, checked against the pieces' own pictures; and a grid with a search."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gift.bench.bench import Outcome, run_grid
+from gift.bench.corner import Cell
+from gift.bench.grid import Grid
+from gift.bench.plan import make_plan
+from gift.bench.store import Store
+from gift.bench.workbench import Workbench
+from gift.errors import GiftError
+from gift.metrics.collapse import collapsed
+from gift.metrics.embedders import load_embedder
+from gift.metrics.memory import memory
+from gift.models import load
+from tests.bench.small_grid import small_grid
+
+Make = Callable[..., Grid]
+METHODS = ["esd", "esd+imma"]
+HARMLESS = {"steps": 2, "pictures": 4, "drawn": 4, "places": ["near inside"]}
+
+
+@pytest.fixture
+def make(art_model: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
+    """Makes small grids of two methods that are scored by the bundled recogniser, with one thread."""
+    monkeypatch.undo()
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield lambda **changes: Grid(**small_grid(art_model, **{"methods": METHODS, **changes}))
+    torch.set_num_threads(before)
+
+
+def piece(folder: Path, cell: Cell, role: str) -> dict[str, Any]:
+    """A piece of a finished grid."""
+    found = Store(folder / "pieces").find(cell.pieces[role].kind, cell.pieces[role].content)
+    assert found is not None
+    return found
+
+
+def cell_of(grid: Grid, method: str) -> Cell:
+    return next(cell for cell in make_plan(grid).cells if cell.method == method)
+
+
+def row_of(outcome: Outcome, method: str) -> dict[str, Any]:
+    assert not outcome.failed, outcome.failed[0]["error"]
+    return next(row for row in outcome.rows if row["method"] == method)
+
+
+def test_every_number_is_that_of_the_kept_pictures(make: Make, tmp_path: Path) -> None:
+    grid = make(similarity=["bundled", "bundled-lpips"], harmless=HARMLESS)
+    outcome = run_grid(grid, tmp_path)
+    row, cell = row_of(outcome, "esd+imma"), cell_of(grid, "esd+imma")
+    taught = Workbench.of(load(cell.model), cell.concept, cell.seed).attack_images(4)
+    attack, control = piece(tmp_path, cell, "attack"), piece(tmp_path, cell, "control")
+    original = piece(tmp_path, cell, "original")["images"]
+    last = attack["looks"][-1]["images"]
+    assert len(last) == 6, "every scored picture is kept"
+    copies = memory(last, taught)
+    assert row["memory"]["nearest"] == pytest.approx(copies.minimum, abs=1e-3)
+    assert row["memory"]["copied"] == pytest.approx(copies.copied)
+    assert row["diversity_after"] == pytest.approx(collapsed(last, original).relative_diversity, abs=1e-5)
+    safe = [piece(tmp_path, cell, "price")["images"]]
+    reference = next(p for p in make_plan(grid).pieces.values() if p.kind == "price" and "defence" not in p.needs)
+    safe.append((Store(tmp_path / "pieces").find("price", reference.content) or {})["images"])
+    for key in ("bundled", "bundled-lpips"):
+        by, found = load_embedder(key), row["similarity"][key]
+
+        def curve(trial: dict[str, Any], by: Any = by) -> list[float]:
+            return [sum(by.similarity(look["images"], taught)) / 6 for look in trial["looks"]]
+
+        mine, theirs = curve(attack), curve(control)
+        assert [score for _, score in found["curve"]] == pytest.approx(mine, abs=1e-4)
+        rates = [(b - a) / b for a, b in zip(mine[1:], theirs[1:], strict=True)]
+        assert found["gap"]["mean"] == pytest.approx(sum(rates) / len(rates), abs=1e-3)
+        assert found["gap"]["last"] == pytest.approx(rates[-1], abs=1e-3)
+        assert found["gap"]["highest"] == pytest.approx(max(rates), abs=1e-3)
+        assert found["paired"] == pytest.approx(sum(by.paired(*safe)) / len(safe[0]), abs=1e-4)
+        assert (found["cmmd"] is None) is (key == "bundled-lpips")
+        assert found["relative_gap"] is not None
+    assert row["price"]["neighbours"]["names"] == list(piece(tmp_path, cell, "neighbours")["scores"])
+
+
+def test_the_control_has_no_gap_to_itself_and_the_original_has_not_moved(make: Make, tmp_path: Path) -> None:
+    outcome = run_grid(make(methods=["none", "esd"]), tmp_path)
+    assert row_of(outcome, "esd")["similarity"]["bundled"]["gap"] == {"mean": 0.0, "last": 0.0, "highest": 0.0}
+    untouched = row_of(outcome, "none")
+    assert untouched["similarity"]["bundled"]["paired"] == pytest.approx(1)
+    assert untouched["similarity"]["bundled"]["cmmd"] == pytest.approx(0, abs=1e-6)
+    assert untouched["price"]["diversity"] in {1.0, None}
+    near = untouched["price"]["neighbours"]
+    assert near["score"] == near["original_score"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "kinds"),
+    [
+        ({"similarity": ["bundled", "bundled-lpips"]}, {"likeness", "shift"}),
+        ({"similarity": []}, set()),
+        ({"sizes": {"neighbour_pictures": 4}}, {"neighbours"}),
+        ({"sizes": {"neighbour_pictures": 0}}, set()),
+        ({"harmless": {**HARMLESS, "drawn": 5}}, {"harmless", "likeness"}),
+    ],
+    ids=["embedder", "no embedder", "neighbours", "no neighbours", "harmless"],
+)
+def test_a_measure_is_computed_without_attacking_again(make: Make, changes: dict[str, Any], kinds: set[str]) -> None:
+    plain = make(harmless=HARMLESS).model_dump(mode="json")
+    changes = {key: {**plain[key], **value} if isinstance(value, dict) else value for key, value in changes.items()}
+    old, new = make_plan(Grid(**plain)), make_plan(Grid(**{**plain, **changes}))
+    assert {found.kind for key, found in new.pieces.items() if key not in old.pieces} == kinds
+
+
+def test_an_embedder_is_known_by_its_weights_and_not_by_its_place(make: Make, tmp_path: Path) -> None:
+    from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    size = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "image_size": 16}
+    folders = [tmp_path / name for name in ("one", "moved", "other")]
+    for seed, folder in zip((0, 0, 1), folders, strict=True):
+        torch.manual_seed(seed)
+        CLIPVisionModelWithProjection(CLIPVisionConfig(**size, patch_size=8, projection_dim=4)).save_pretrained(folder)
+        CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}).save_pretrained(folder)
+    one, moved, other = (set(make_plan(make(similarity=[f"clip:{folder}"])).pieces) for folder in folders)
+    assert one == moved != other
+
+
+def test_an_embedder_that_is_not_there_is_told_before_anything_is_computed(make: Make, tmp_path: Path) -> None:
+    with pytest.raises(GiftError, match="no folder"):
+        run_grid(make(similarity=[f"clip:{tmp_path / 'nowhere'}"]), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ValueError, match="similarity lists 'clip' twice"):
+        make(similarity=["clip:a", "clip:b"])
+
+
+def test_the_worst_attack_of_a_search_is_run_again_with_its_pictures(make: Make, tmp_path: Path) -> None:
+    grid = make(search={"trials": 2, "kinds": ["lora", "full"]})
+    outcome = run_grid(grid, tmp_path)
+    assert not outcome.failed, outcome.failed[0]["error"]
+    (row,) = (row for row in outcome.rows if row["attack"] == "worst")
+    assert row["method"] == "esd+imma"
+    assert row["status"] in {"ok", "inconclusive"}
+    trials = {trial["number"]: trial for trial in row["search"]["trials"]}
+    worst = trials[row["search"]["worst"]]
+    assert row["curve"] == worst["curve"], "the attack that was found does again what it did in the search"
+    assert row["attack_found"] == {"name": worst["attack"], **worst["arguments"]}
+    assert row["area"] == max(trial["area"] for trial in trials.values() if trial["area"] is not None)
+    assert row["costs"]["search"]["steps"] == sum(trial["steps"] for trial in trials.values())
+    assert row["similarity"]["bundled"]["curve"]
+    assert any(file.stem.endswith(cell_of_worst(grid)) for file in (tmp_path / "pictures").iterdir())
+    assert run_grid(grid, tmp_path).tally.computed == 0
+
+
+def cell_of_worst(grid: Grid) -> str:
+    return next(cell.name for cell in make_plan(grid).cells if cell.attack == "worst")
