@@ -93,7 +93,7 @@ def make_model() -> Callable[..., StableDiffusion]:
     return lambda **options: StableDiffusion(random_pipeline(**options), "random")
 
 
-def picture_set(model: StableDiffusion, n: int, word: str, seed: int = 0) -> LatentSet:
+def picture_set(model: DenoisingModel, n: int, word: str, seed: int = 0) -> LatentSet:
     """n random pictures with two captions."""
     images = torch.randint(256, (n, 3, 16, 16), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
     return encode_set(model, images, [f"a {word}" if i % 2 else word for i in range(n)])

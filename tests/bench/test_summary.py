@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from gift.bench.summary import LEAST_SAFE, summarise
-from gift.cli.bench import place
+from gift.cli.bench import WIDE, place, table
 from gift.metrics.intervals import bootstrap
-from tests.report.made_grid import CHAINS, cell
+from tests.report.made_grid import CHAINS, cell, every_cell
 
 Rows = list[dict[str, Any]]
 CELLS = (("ant", 0), ("ant", 1), ("owl", 0))
@@ -110,3 +112,14 @@ def test_cells_without_anything_undefended_beside_them_are_left_out_of_the_compa
             row["price"]["safe_accuracy"] = 0.8
     (kept,) = [group["kept"] for group in summarise(cells)["groups"] if group["method"] == "ascent"]
     assert kept == {"safe_accuracy": 0.8, "of": 0.9, "reference": "none"}
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+def test_the_printed_table_fits_and_shows_intervals_where_there_is_room(columns: int) -> None:
+    console = Console(width=columns, record=True, file=io.StringIO())
+    console.print(table(summarise(list(every_cell())), wide=columns >= WIDE))
+    lines = console.export_text().splitlines()
+    assert all(len(line.rstrip()) <= columns for line in lines)
+    (row,) = (line for line in lines if line.startswith("esd+gift") and " lora " in line)
+    assert "…" not in row
+    assert ("[" in row) is (columns == 200)

@@ -44,6 +44,8 @@ TABLE = [
     (["evaluate", "MODEL", "--concept", "mushrom", "--original", "MODEL"], "did you mean mushroom"),
     (["evaluate", "MODEL", "--concept", "ant", "--original", "nowhere"], "no model 'nowhere'"),
     (["evaluate", "MODEL", "--concept", "ant", "--original", "MODEL", "--lora", "none"], "pytorch_lora_weights"),
+    (["evaluate", "MODEL", "--concept", "ant", "--original", "MODEL", "--similarity", "clop"], "known: bundled, bundled-lpips"),
+    (["evaluate", "MODEL", "--concept", "ant", "--original", "MODEL", "--similarity", "clip:none"], "clip"),
     (["demo", "--config", "demo.yaml", "--concept", "mushrom"], "did you mean mushroom"),
     (["card", "MODEL", "--license", "my own"], "not a licence id"),
     (["card", "MODEL", "--evidence", "none"], "holds neither result.json nor records.jsonl"),
@@ -122,6 +124,12 @@ def test_evaluate_writes_its_scores_and_its_configuration(here: Path, art_model:
     assert done.exit_code == 0, done.output
     result = json.loads((here / "out" / "evaluation.json").read_text())
     assert result["fid"] == pytest.approx(0, abs=1e-3)
+    assert result["similarity"]["bundled"]["paired"] == pytest.approx(1, abs=1e-5)
+    assert result["similarity"]["bundled"]["cmmd"] == pytest.approx(0, abs=1e-5)
+    assert result["neighbours"]["score"] == result["neighbours"]["original_score"]
+    assert len(result["neighbours"]["names"]) == 4
+    assert "neighbours" in done.stdout
+    assert "stand-in for CLIP" in done.stdout
     assert len(result["concept_scores"]) == 2
     assert yaml.safe_load((here / "out" / "config.yaml").read_text())["seed"] == 0
 

@@ -7,18 +7,21 @@ import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import errors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save, save_file
 
 from gift.errors import GiftError
 from gift.models import load
-from gift.models.loading import check_safetensors
+from gift.models.loading import FAMILIES, check_safetensors
 from gift.models.sd import StableDiffusion
 from tests.conftest import random_pipeline, same_state, state_of
+from tests.models.families import sdxl_pipeline
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 GOOD = save({"a": torch.arange(6.0).view(2, 3), "b": torch.ones(4, dtype=torch.float16)})
@@ -164,7 +167,7 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "index a list": (rewrite("model_index.json", b"[1]"), "not a pipeline index"),
     "index without class": (rewrite("model_index.json", b"{}"), "not a pipeline index"),
     "class a list": (rewrite("model_index.json", b'{"_class_name": ["x"]}'), "supported: StableDiffusionPipeline"),
-    "another class": (rewrite("model_index.json", b'{"_class_name": "FluxPipeline"}'), "is a FluxPipeline; supported"),
+    "another class": (rewrite("model_index.json", b'{"_class_name": "WurstchenPipeline"}'), "is a WurstchenPipeline; supported"),
     "pickled weights": (pickled, "holds only pickled weights"),
     "no weights": (lambda f: (f / WEIGHTS).unlink(), r"holds no \.safetensors weights"),
     "LFS pointer": (rewrite(WEIGHTS, BAD_BYTES["LFS pointer"][0]), "Git LFS pointer"),
@@ -194,7 +197,8 @@ def test_folders_that_are_no_model_are_told(saved: Path, tmp_path: Path, kind: s
         ("m.ckpt", b"\x80\x02x", "pickled checkpoint"),
         ("m.bin", b"", "pickled checkpoint"),
         ("m.txt", b"hello", "is not a model"),
-        ("m.safetensors", GOOD, "could not be opened as a Stable Diffusion checkpoint"),
+        ("m.safetensors", GOOD, r"could not be opened as a Stable Diffusion checkpoint \("),
+        ("m.safetensors", save({"conditioner.embedders.0.x": torch.ones(1)}), r"opened as a Stable Diffusion XL checkpoint \("),
     ],
 )
 def test_files_that_are_no_model_are_told(tmp_path: Path, name: str, data: bytes, words: str) -> None:
@@ -216,6 +220,72 @@ def test_files_that_are_no_model_are_told(tmp_path: Path, name: str, data: bytes
 )
 def test_names_that_are_no_model_are_told(name: str, words: str) -> None:
     told(lambda: load(name), words)
+
+
+@pytest.mark.parametrize(
+    ("name", "pipeline"), [("cond_stage_model.a", random_pipeline), ("conditioner.embedders.1.a", sdxl_pipeline)]
+)
+def test_a_checkpoint_is_opened_by_the_pipeline_that_its_names_tell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, pipeline: Callable[[], Any]
+) -> None:
+    made, file = pipeline(), tmp_path / "m.safetensors"
+    file.write_bytes(save({name: torch.ones(1), "model.diffusion_model.x": torch.ones(1)}))
+    monkeypatch.setattr(type(made), "from_single_file", lambda path, **_: made if path == str(file) else None)
+    opened = load(file, device="cpu")
+    assert opened.pipeline is made
+    assert type(opened) is FAMILIES[type(made).__name__]
+
+
+def answer(monkeypatch: pytest.MonkeyPatch, what: Path | Exception) -> None:
+    """Has the hub give the pipeline's index, or an error."""
+
+    def download(name: str, file: str, revision: str | None = None) -> str:
+        assert file == "model_index.json"
+        if isinstance(what, Exception):
+            raise what
+        return str(what)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+
+
+def test_a_hub_models_index_chooses_the_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = sdxl_pipeline()
+    made.save_pretrained(tmp_path)
+    answer(monkeypatch, tmp_path / "model_index.json")
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(type(made), "from_pretrained", lambda name, **options: asked.update(options, name=name) or made)
+    assert load("owner/name", device="cpu", revision="v1").pipeline is made
+    assert (asked["name"], asked["revision"], asked["use_safetensors"]) == ("owner/name", "v1", True)
+    (tmp_path / "model_index.json").write_text('{"_class_name": "WurstchenPipeline"}')
+    told(
+        lambda: load("owner/name"),
+        "owner/name is a WurstchenPipeline; supported: StableDiffusionPipeline, StableDiffusionXLPipeline",
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (errors.EntryNotFoundError("no"), r"owner/name is not a diffusers model \(no model_index\.json\)"),
+        (errors.LocalEntryNotFoundError("offline\nnow"), "can't open owner/name: offline now; is it a local folder"),
+        (errors.HFValidationError("odd name"), "can't open owner/name: odd name"),
+    ],
+)
+def test_what_the_hub_has_not_is_told(monkeypatch: pytest.MonkeyPatch, error: Exception, words: str) -> None:
+    answer(monkeypatch, error)
+    told(lambda: load("owner/name"), words)
+
+
+def test_a_diffusers_without_the_pipeline_is_told(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StableDiffusion, "pipeline_name", "FuturePipeline")
+    told(lambda: load(saved), "has no FuturePipeline; update it: pip install -U diffusers")
+
+
+def test_a_pipeline_without_text_encoders_is_told(tmp_path: Path) -> None:
+    pipeline = sdxl_pipeline()
+    pipeline.register_modules(text_encoder=None, text_encoder_2=None)
+    pipeline.save_pretrained(tmp_path)
+    told(lambda: load(tmp_path, device="cpu"), "has no text encoder; save the whole pipeline again")
 
 
 def test_an_unusable_device_is_told(saved: Path) -> None:

@@ -11,7 +11,8 @@ from diffusers import StableDiffusionPipeline
 
 from gift.errors import GiftError, NonFiniteError
 from gift.models import Cond, take
-from gift.models.sd import PREDICTIONS, StableDiffusion
+from gift.models.objectives import PREDICTIONS
+from gift.models.sd import StableDiffusion
 from gift.pixels import as_bytes, as_float, contact_sheet
 from tests.conftest import same_state, state_of
 

@@ -46,6 +46,7 @@ class Corner:
         context = Context.of(model, concept, seed)
         self.grid, self.model, self.concept, self.seed = grid, model, str(context.bench.concept), seed
         self.root = {"model": context.identity, "libraries": libraries(), "concept": self.concept, "seed": seed}
+        self.kind = context.bench.concept.kind
         self.recogniser = context.recogniser_identity
         self.places = {"model": model, "base": grid.base or model}
         self.base = opened(grid.base)[1] if grid.base else context.identity
@@ -175,12 +176,12 @@ class Corner:
         """The cells, method by method."""
         grid = self.grid
         entries = grid.everything()
-        control = next(grid.chain_of(entry) for entry in entries if entry.label == grid.control)
+        control = next(grid.chain_of(entry, self.kind) for entry in entries if entry.label == grid.control)
         searched = grid.searched()
         attacks = [(entry, grid.attack_of(entry)) for entry in grid.attacks]
         out: list[Cell] = []
         for entry in entries:
-            chain = grid.chain_of(entry)
+            chain = grid.chain_of(entry, self.kind)
             defence = self.defence(chain)
             shared = {"original": self.original, "score": self.score(chain), "price": self.price(chain)}
             shared |= {"defence": defence} if defence else {}

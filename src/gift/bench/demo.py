@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from gift.attacks import ATTACKS
-from gift.bench.config import CONTROL, METHODS, DemoConfig
+from gift.bench.config import CONTROL, METHODS, DemoConfig, method_options
 from gift.bench.price import price_of
 from gift.bench.store import Store
 from gift.bench.trial import Scored, attack_and_score, score_model
@@ -65,12 +65,13 @@ class Demo:
             for name in named:
                 if name not in known:
                     raise one_of(f"entry of {what}", name, sorted(known))
-        for chain in self.chains.values():
-            self.methods(chain)
         self.attacks = {
             name: make_attack(name, {"steps": config.steps, **config.attack_options.get(name, {})}) for name in config.attacks
         }
         self.bench = Workbench.of(load(config.model), config.concept, config.seed)
+        self.options = method_options(self.bench.concept.kind, config.method_options)
+        for chain in self.chains.values():
+            self.methods(chain)
         self.scorer = self.bench.scorer
         self.store = Store(folder / "work" / "pieces")
         self._sets: tuple[LatentSet, LatentSet] | None = None
@@ -106,7 +107,7 @@ class Demo:
 
     def methods(self, chain: str) -> list[Immunizer]:
         """The methods of a chain, each with its own options."""
-        return [make_immunizers(name, self.config.method_options.get(name))[0] for name in chain.split("+")]
+        return [make_immunizers(name, self.options.get(name))[0] for name in chain.split("+")]
 
     def settings(self, chain: str) -> dict[str, Any]:
         """What a chain's weights depend on."""

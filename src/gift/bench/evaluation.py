@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gift.bench.price import price_of
+from gift.bench.neighbours import neighbour_damage, neighbour_scores
+from gift.bench.price import price_of, shift_of
 from gift.bench.trial import score_model
 from gift.bench.workbench import Workbench
 from gift.data.concept import speaks_art
 from gift.errors import GiftError
 from gift.metrics.concept import mean
+from gift.metrics.embedders import STAND_IN, load_embedder
 from gift.metrics.intervals import bootstrap
 from gift.models import DenoisingModel, load
 from gift.models.lora import open_lora
@@ -24,6 +27,8 @@ def evaluate_model(
     lora: Path | None = None,
     pictures: int = 72,
     safe_pictures: int = 120,
+    neighbour_pictures: int = 24,
+    similarity: Sequence[str] = (STAND_IN,),
     seed: int = 0,
 ) -> dict[str, Any]:
     """Scores a model's concept and its safe prompts.
@@ -35,14 +40,18 @@ def evaluate_model(
         lora: a folder with LoRA files to load on the model.
         pictures: of the concept.
         safe_pictures: of other prompts.
+        neighbour_pictures: of the concept's nearest neighbours together; 0 leaves them out.
+        similarity: embedders that compare pictures of other prompts with the original's.
         seed: of the prompts and pictures.
 
     Returns:
-        concept_score, safe_accuracy (each with an `_interval`, 95 % bootstrap over pictures), fid, kid, flags, and the scores.
+        concept_score, safe_accuracy (each with an `_interval`, 95 % bootstrap over pictures), fid, kid, diversity, neighbours,
+        similarity, flags, and the scores.
 
     Raises:
-        GiftError: an unknown model or concept, or one that nothing can recognise.
+        GiftError: an unknown model, concept or embedder, or a concept that nothing can recognise.
     """
+    compared = [load_embedder(which) for which in similarity]
     opened = model if isinstance(model, DenoisingModel) else load(model)
     bench = Workbench.of(opened, concept, seed)
     scorer = bench.scorer
@@ -69,7 +78,15 @@ def evaluate_model(
         "safe_accuracy_interval": list(bootstrap(price["scores"])),
         "fid": price["fid"],
         "kid": price["kid"],
+        "diversity": price["diversity"],
+        "neighbours": _neighbours(bench, opened, base, neighbour_pictures) if neighbour_pictures else None,
+        "similarity": {by.key: shift_of(by, safe, reference) for by in compared},
         "flags": [price["collapse"]] if price["collapse"] else [],
         "concept_scores": found.scores,
         "safe_scores": price["scores"],
     }
+
+
+def _neighbours(bench: Workbench, model: DenoisingModel, original: DenoisingModel, pictures: int) -> dict[str, Any]:
+    """How well both models draw the concept's neighbours."""
+    return neighbour_damage(*(neighbour_scores(bench, each, pictures)["scores"] for each in (model, original)))

@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from gift.attacks import ATTACKS, Attack
-from gift.bench.config import CONTROL, LARGEST_SEED
+from gift.bench.config import CONTROL, LARGEST_SEED, method_options
 from gift.bench.harmless import HarmlessConfig
 from gift.bench.space import SearchConfig
 from gift.errors import GiftError, one_of
@@ -121,8 +121,8 @@ class Grid(_Part):
         listed = any(entry.label == self.control for entry in self.methods)
         return self.methods if listed else (MethodEntry(chain=self.control), *self.methods)
 
-    def chain_of(self, entry: MethodEntry) -> tuple[Immunizer, ...]:
-        """An entry's methods in order; none at all for 'none'.
+    def chain_of(self, entry: MethodEntry, kind: str = "object") -> tuple[Immunizer, ...]:
+        """An entry's methods in order, as a concept of some kind needs them; none at all for 'none'.
 
         Raises:
             GiftError: an unknown method or option.
@@ -131,7 +131,8 @@ class Grid(_Part):
         for part in entry.options:
             if part not in parts:
                 raise one_of(f"method of chain '{entry.chain}' with options", part, parts)
-        options = [{**self.method_options.get(part, {}), **entry.options.get(part, {})} for part in parts]
+        shared = method_options(kind, self.method_options)
+        options = [{**shared.get(part, {}), **entry.options.get(part, {})} for part in parts]
         made = [make_immunizers(part, given)[0] for part, given in zip(parts, options, strict=True)]
         return tuple(method for method in made if method.name != ORIGINAL)
 

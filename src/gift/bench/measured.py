@@ -9,11 +9,10 @@ import torch
 from gift.bench.context import Context, embedder
 from gift.bench.harmless import teach
 from gift.bench.neighbours import neighbour_scores
-from gift.bench.price import price_of
+from gift.bench.price import price_of, shift_of
 from gift.bench.trial import score_model
 from gift.bench.work import Value, Work
 from gift.errors import GiftError
-from gift.metrics.cmmd import cmmd
 from gift.metrics.embedders import Embedder
 from gift.settings import make_attack
 
@@ -77,11 +76,7 @@ def shift(work: Work) -> Value:
     """How far pictures of safe prompts moved from the original's."""
     by = _embedder(work)
     images, reference = work.need("price")["images"], work.need("original")["images"]
-    return {
-        "name": by.name,
-        "cmmd": round(cmmd(by(images), by(reference)), 6) if by.cosine else None,
-        "paired": _rounded(by.paired(images, reference)),
-    }
+    return shift_of(by, images, reference)
 
 
 def _rounded(values: Sequence[float]) -> list[float]:

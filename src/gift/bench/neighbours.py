@@ -13,7 +13,7 @@ from gift.data.art import Art, load_art
 from gift.data.concept import Concept
 from gift.data.prompts import evaluation_asks
 from gift.errors import GiftError
-from gift.metrics.concept import ConceptScorer, read
+from gift.metrics.concept import ConceptScorer, mean, read
 from gift.metrics.recogniser import Recogniser
 from gift.models import DenoisingModel
 
@@ -86,3 +86,17 @@ def neighbour_scores(bench: Workbench, model: DenoisingModel, pictures: int) -> 
 
     found = score_model(model, [ask for part in asks for ask in part], scores).scores
     return {"scores": {str(concept): found[i * share : (i + 1) * share] for i, concept in enumerate(near)}}
+
+
+def neighbour_damage(scores: dict[str, list[float]], original: dict[str, list[float]]) -> dict[str, Any]:
+    """Mean scores of all neighbours, as one model draws them and as the original does.
+
+    Args:
+        scores: by neighbour, as `neighbour_scores` gives them.
+        original: the same of the original model.
+
+    Returns:
+        names, score, original_score.
+    """
+    here, there = (mean([score for part in scored.values() for score in part]) for scored in (scores, original))
+    return {"names": list(scores), "score": here, "original_score": there}

@@ -9,8 +9,10 @@ import torch
 
 from gift.bench.workbench import Workbench
 from gift.data.prompts import Ask
+from gift.metrics.cmmd import cmmd
 from gift.metrics.collapse import collapsed
-from gift.metrics.concept import prompted
+from gift.metrics.concept import mean, prompted
+from gift.metrics.embedders import Embedder
 from gift.metrics.fidelity import Features, fid, kid
 
 
@@ -35,4 +37,22 @@ def price_of(bench: Workbench, asks: Sequence[Ask], images: torch.Tensor, refere
         "kid": round(kid(reference, images, features)[0], 6),
         "diversity": whole.relative_diversity,
         "collapse": whole.flag,
+    }
+
+
+def shift_of(by: Embedder, images: torch.Tensor, reference: torch.Tensor) -> dict[str, Any]:
+    """How far pictures of safe prompts moved.
+
+    Args:
+        by: what compares them.
+        images: uint8 (N, 3, H, W), the defended model's.
+        reference: uint8 (N, 3, H, W), the original model's of the same prompts and seeds.
+
+    Returns:
+        name of the embedder, cmmd (None where embeddings have no unit length), paired (mean likeness of the same prompt and seed).
+    """
+    return {
+        "name": by.name,
+        "cmmd": round(cmmd(by(images), by(reference)), 6) if by.cosine else None,
+        "paired": mean(by.paired(images, reference)),
     }

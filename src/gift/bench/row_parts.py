@@ -32,16 +32,6 @@ def adaptabilities(cell: Cell, pieces: dict[str, Row]) -> Row:
     return out
 
 
-def neighbour_damage(pieces: dict[str, Row]) -> Row | None:
-    """How well the concept's neighbours are drawn, and how well the original draws them; None where they were left out."""
-    if "neighbours" not in pieces:
-        return None
-    here, there = pieces["neighbours"]["scores"], pieces["neighbours, original"]["scores"]
-    every = {"score": here, "original_score": there}
-    out = {key: mean([score for part in scores.values() for score in part]) for key, scores in every.items()}
-    return {"names": list(here), **out}
-
-
 def memory_of(found: Row) -> Row:
     """How near the last pictures come to the attacker's: distances in grey levels, and the share of near copies."""
     nearest = sorted(found["nearest"])
@@ -63,7 +53,7 @@ def similarity_of(key: str, pieces: dict[str, Row]) -> Row:
         "relative_gap": round(relative_gap([rates.last], known), 6) if known and rates.last is not None else None,
         "name": pieces[f"shift {key}"]["name"],
         "cmmd": pieces[f"shift {key}"]["cmmd"],
-        "paired": mean(pieces[f"shift {key}"]["paired"]),
+        "paired": pieces[f"shift {key}"]["paired"],
     }
 
 

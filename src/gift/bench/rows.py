@@ -6,8 +6,9 @@ from typing import Any
 
 from gift.bench.corner import Cell
 from gift.bench.identity import libraries
+from gift.bench.neighbours import neighbour_damage
 from gift.bench.plan import Plan
-from gift.bench.row_parts import Curve, Row, adaptabilities, memory_of, neighbour_damage, rounded, similarity_of
+from gift.bench.row_parts import Curve, Row, adaptabilities, memory_of, rounded, similarity_of
 from gift.bench.runner import Tally
 from gift.bench.store import Store
 from gift.bench.work import found
@@ -105,7 +106,9 @@ def _measured(cell: Cell, store: Store, seeds: int) -> Row:
             "kid": price["kid"],
             "collapse": price["collapse"],
             "diversity": rounded(price["diversity"]),
-            "neighbours": neighbour_damage(pieces),
+            "neighbours": neighbour_damage(pieces["neighbours"]["scores"], pieces["neighbours, original"]["scores"])
+            if "neighbours" in pieces
+            else None,
         },
         "memory": memory_of(trial["memory"]),
         "diversity_after": rounded(trial["diversity"]),

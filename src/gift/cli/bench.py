@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from gift.bench.runner import Workers
 
 
+WIDE = 140
+"""Columns of a terminal that has room for intervals."""
+
+
 @reporting
 def bench(
     grid: Annotated[str | None, typer.Argument(help="A YAML file, or a bundled grid: smoke, paper, worst, full.")] = None,
@@ -65,7 +69,7 @@ def bench(
         outcome = run_grid(chosen, folder, workers, reporter)
         write_json(folder / "grid.json", chosen.model_dump(mode="json"))
         console = Console()
-        console.print(table(outcome.summary))
+        console.print(table(outcome.summary, wide=console.width >= WIDE))
         for model, order in outcome.summary["ranking"].items():
             console.print(f"{model}: " + "; ".join(place(entry) for entry in order), highlight=False, markup=False, soft_wrap=True)
         for found in outcome.summary["flagged"]:
@@ -92,29 +96,37 @@ def place(entry: dict[str, Any]) -> str:
     return f"{entry['place']}. {entry['method']} (area {entry['area']:.3f} under {entry['worst_attack']}{note})"
 
 
-def table(summary: dict[str, Any]) -> Table:
-    """The groups in one table; what has no conclusive cell shows how its cells ended instead."""
+def table(summary: dict[str, Any], wide: bool = False) -> Table:
+    """The groups in one table; what has no conclusive cell shows how its cells ended instead.
+
+    Args:
+        summary: the grid's.
+        wide: show the intervals, too, for which 80 columns are too few.
+    """
     from rich.table import Table as RichTable
 
-    out = RichTable(title="means over concepts and seeds, with 95 % intervals", title_justify="left")
-    heads = ("model", "method", "attack", "before", "after", "area", "reduction", "recovered", "safe acc.", "FID", "attack s")
-    for head in heads:
-        out.add_column(head, justify="left" if head in {"model", "method", "attack"} else "right")
+    title = "means over concepts and seeds" + (", with 95 % intervals" if wide else "")
+    out = RichTable(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
+    several = len({group["model"] for group in summary["groups"]}) > 1
+    names = [*(["model"] if several else []), "method", "attack"]
+    for head in (*names, "before", "after", "area", "reduced", "back", "safe", "FID", "SGR", "def. s", "att. s"):
+        out.add_column(head, justify="left" if head in names else "right", no_wrap=True)
     for group in summary["groups"]:
-        names = [group["model"], group["method"], group["attack"]]
+        who = [group[name] for name in names]
         if not group["conclusive"]:
-            out.add_row(*names, ", ".join(f"{count} {status}" for status, count in group["statuses"].items()))
+            out.add_row(*who, ", ".join(f"{count} {status}" for status, count in group["statuses"].items()))
             continue
-        means, recovered = group["means"], group["recovered"]
-        shown = [_cell(means[key]) for key in ("score_before", "score_after", "area", "relearning_reduction")]
-        back = f"{recovered['cells']} of {recovered['of']}"
-        seconds = f"{group['costs']['attack']['seconds']:.1f}"
-        out.add_row(*names, *shown, back, _cell(means["safe_accuracy"]), _cell(means["fid"]), seconds)
+        means, recovered, costs = group["means"], group["recovered"], group["costs"]
+        shown = [_cell(means[key], wide) for key in ("score_before", "score_after", "area", "relearning_reduction")]
+        gap = next((found["gap_last"] for found in group["similarity"].values()), None)
+        seconds = [f"{costs[side]['seconds']:.0f}" for side in ("defence", "attack")]
+        price = [_cell(means["safe_accuracy"], wide), _cell(means["fid"], wide), _cell(gap, wide)]
+        out.add_row(*who, *shown, f"{recovered['cells']}/{recovered['of']}", *price, *seconds)
     return out
 
 
-def _cell(value: dict[str, Any] | None) -> str:
+def _cell(value: dict[str, Any] | None, wide: bool) -> str:
     if value is None:
         return "-"
-    low_high = f" [{value['interval'][0]:.2f}, {value['interval'][1]:.2f}]" if value["interval"] else ""
+    low_high = f" [{value['interval'][0]:.2f}, {value['interval'][1]:.2f}]" if wide and value["interval"] else ""
     return f"{value['mean']:.2f}{low_high}"

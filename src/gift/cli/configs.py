@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from gift.bench.config import LARGEST_SEED
+from gift.metrics.embedders import STAND_IN
 
 
 class _Config(BaseModel):
@@ -51,3 +52,5 @@ class EvaluateConfig(_Config):
     lora: Path | None = None
     pictures: int = Field(default=72, ge=2)
     safe_pictures: int = Field(default=120, ge=4)
+    neighbour_pictures: int = Field(default=24, ge=0)
+    similarity: tuple[str, ...] = (STAND_IN,)

@@ -18,6 +18,10 @@ def evaluate(
     original: Annotated[
         str | None, typer.Option(help="The model before the defence: FID, KID and collapse are against it.")
     ] = None,
+    similarity: Annotated[
+        list[str] | None,
+        typer.Option(help="Compares pictures with the original's: bundled, bundled-lpips, clip:FOLDER, dino:FOLDER, lpips:FILE."),
+    ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where evaluation.json goes.")] = Path("evaluation"),
     config: ConfigOption = None,
     seed: SeedOption = None,
@@ -26,7 +30,8 @@ def evaluate(
 
     Example: `gift evaluate out/model --concept mushroom --output evaluation/`
     """
-    given = resolve(config, {"model": model, "concept": concept, "lora": lora, "original": original, "seed": seed})
+    flags = {"model": model, "concept": concept, "lora": lora, "original": original, "similarity": similarity, "seed": seed}
+    given = resolve(config, flags)
     from gift.bench.evaluation import evaluate_model
     from gift.cli.configs import EvaluateConfig
     from gift.files import write_json
@@ -41,5 +46,10 @@ def evaluate(
             low_high = result.get(f"{key}_interval")
             interval = f"  (95 % {low_high[0]:.3f} to {low_high[1]:.3f})" if low_high else ""
             print(f"{key.replace('_', ' '):>14}  {result[key]:.4f}{interval}")
+        if near := result["neighbours"]:
+            print(f"    neighbours  {near['score']:.4f}  (original {near['original_score']:.4f}; {', '.join(near['names'])})")
+        for found in result["similarity"].values():
+            cmmd = "" if found["cmmd"] is None else f", CMMD {found['cmmd']:.4f}"
+            print(f"         alike  {found['paired']:.4f}{cmmd}  ({found['name']}; the same prompts and seeds before and after)")
         for flag in result["flags"]:
             print(f"note: {flag}")

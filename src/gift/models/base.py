@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import nn
@@ -30,7 +30,7 @@ class Noised:
     """A batch on its way through the forward process."""
 
     latents: torch.Tensor  # x_t, (N, C, h, w)
-    timesteps: torch.Tensor  # (N,)
+    timesteps: torch.Tensor  # (N,), whole numbers or, for flow matching, sigma * num_train_timesteps
     target: torch.Tensor  # what the denoiser is trained to predict, (N, C, h, w)
 
 
@@ -40,26 +40,36 @@ class DenoisingModel(ABC):
     Attributes:
         pipeline: the diffusers pipeline that is wrapped.
         source: where it was loaded from, for records.
+        denoiser_part: the name of the denoiser's part of the pipeline, and so of its LoRA files.
+        more_lora_targets: modules of the denoiser that get a LoRA beside to_k, to_q, to_v and to_out.0, as in diffusers' trainers.
     """
+
+    denoiser_part: ClassVar[str]
+    more_lora_targets: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, pipeline: Any, source: str) -> None:
         self.pipeline = pipeline
         self.source = source
 
     @property
-    @abstractmethod
     def denoiser(self) -> nn.Module:
         """The module that is trained."""
+        return getattr(self.pipeline, self.denoiser_part)
 
     @property
     @abstractmethod
     def prediction_type(self) -> str:
-        """What the denoiser predicts: 'epsilon', 'v_prediction' or 'sample'."""
+        """What the denoiser predicts: 'epsilon', 'v_prediction', 'sample', or 'flow' (noise minus picture)."""
 
     @property
     @abstractmethod
     def latent_shape(self) -> tuple[int, int, int]:
         """(C, h, w) of one picture's latents."""
+
+    @property
+    @abstractmethod
+    def latent_scale(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """(shift, factor), each one number or one a channel: latents are (what the autoencoder gives - shift) * factor."""
 
     @property
     @abstractmethod
@@ -86,9 +96,17 @@ class DenoisingModel(ABC):
         """Encodes N prompts, without gradients."""
         return self.embed(prompts)
 
+    def unconditional(self, empty: Cond) -> Cond:
+        """What stands for no prompt in guidance, given the empty prompt's encoding; that itself by default."""
+        return empty
+
     @abstractmethod
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:
-        """Scaled latents (N, C, h, w) of pictures (N, 3, H, W): uint8, or float in [-1, 1]. The posterior's mean: repeatable."""
+        """Scaled latents (N, C, h, w) of pictures (N, 3, H, W): uint8, or float in [-1, 1]. The posterior's mean: repeatable.
+
+        Raises:
+            NonFiniteError: the autoencoder gives NaN or infinite values.
+        """
 
     @abstractmethod
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
@@ -122,7 +140,7 @@ class DenoisingModel(ABC):
             stop_after: leave after so many sampler steps (a partial run, for methods that train on their own samples).
 
         Returns:
-            latents (N, C, h, w), and the timestep () at which they stand (0 at the end).
+            x_t as the denoiser is trained on it (N, C, h, w), and the timestep () at which it stands (0 at the end).
         """
 
     @abstractmethod

@@ -8,21 +8,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
 from safetensors import SafetensorError, safe_open
 
 from gift.errors import GiftError
 from gift.models.base import DenoisingModel
+from gift.models.latent import LatentDiffusion
 from gift.models.sd import StableDiffusion
+from gift.models.sdxl import StableDiffusionXL
 
 TINY = Path(__file__).resolve().parents[1] / "assets" / "tiny"
-FAMILIES: dict[str, type[DenoisingModel]] = {"StableDiffusionPipeline": StableDiffusion}
+FAMILIES: dict[str, type[LatentDiffusion]] = {kind.pipeline_name: kind for kind in (StableDiffusion, StableDiffusionXL)}
+INDEX = "model_index.json"
+VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model")
 HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 
 
 def load(
-    model: str | Path = "tiny", *, device: str | None = None, revision: str | None = None, variant: str | None = None
+    model: str | Path = "tiny",
+    *,
+    device: str | None = None,
+    revision: str | None = None,
+    variant: str | None = None,
+    size: int | None = None,
 ) -> DenoisingModel:
     """Opens a model for immunizing, attacking or drawing. Weights are fp32; nothing is unpickled and no remote code runs.
 
@@ -31,31 +39,29 @@ def load(
         device: 'cpu', 'cuda', …; by default a GPU when there is one.
         revision: the hub revision.
         variant: the weights' variant, for example 'fp16'.
+        size: side of the pictures in pixels that it trains on and draws; its configuration's by default.
 
     Raises:
         GiftError: there is no such model, it is of a family that is not supported, or its files can't be used.
     """
     name = str(model)
     where = TINY if name == "tiny" else _path(name)
-    if name == "tiny" and not (TINY / "model_index.json").exists():
+    if name == "tiny" and not (TINY / INDEX).exists():
         raise GiftError(f"the bundled model is missing at {TINY}; reinstall gift-diffusion")
     if where is not None and where.is_dir():
-        pipeline = _from_folder(where, variant)
+        family, pipeline = _from_folder(where, variant)
     elif where is not None and where.is_file():
-        pipeline = _from_file(where)
+        family, pipeline = _from_file(where)
     elif HUB_ID.match(name) and not name.startswith("."):
-        pipeline = _from_hub(name, revision, variant)
+        family, pipeline = _from_hub(name, revision, variant)
     else:
         raise GiftError(f"no model '{name}'; give 'tiny', a diffusers folder, a .safetensors file or a hub id (owner/name)")
-    family = FAMILIES.get(type(pipeline).__name__)
-    if family is None:
-        raise GiftError(f"{name} is a {type(pipeline).__name__}; supported: {', '.join(FAMILIES)}")
     try:
         pipeline.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     except (RuntimeError, AssertionError) as error:
         reason = " ".join(str(error).split())[:160]
         raise GiftError(f"can't use device '{device or 'cuda'}': {reason}; name another device, such as cpu") from error
-    return family(pipeline, name)
+    return family(pipeline, name, size)
 
 
 def _path(name: str) -> Path | None:
@@ -67,27 +73,38 @@ def _path(name: str) -> Path | None:
     return path
 
 
-def _from_folder(folder: Path, variant: str | None) -> Any:
-    index = folder / "model_index.json"
+Opened = tuple[type[LatentDiffusion], Any]
+
+
+def _from_folder(folder: Path, variant: str | None) -> Opened:
+    index = folder / INDEX
     if not index.exists():
         inside = sorted(p.name for p in folder.iterdir())[:5]
         found = f"it holds {', '.join(inside)}" if inside else "it is empty"
-        raise GiftError(
-            f"{folder} is not a diffusers model (no model_index.json; {found}); give the folder that save_pretrained wrote"
-        )
-    try:
-        kind = json.loads(index.read_text(encoding="utf-8"))["_class_name"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise GiftError(f"{index} is not a pipeline index ({error}); save the pipeline again") from error
-    if str(kind) not in FAMILIES:
-        raise GiftError(f"{folder} is a {kind}; supported: {', '.join(FAMILIES)}")
+        raise GiftError(f"{folder} is not a diffusers model (no {INDEX}; {found}); give the folder that save_pretrained wrote")
+    family, parts = _read_index(index, str(folder))
     for file in sorted(folder.rglob("*.safetensors")):
         check_safetensors(file)
-    for part in ("unet", "vae", "text_encoder"):
-        _check_part(folder / part)
-    if not any((folder / "tokenizer" / name).is_file() for name in ("tokenizer.json", "vocab.json")):  # or it opens without words
-        raise GiftError(f"{folder / 'tokenizer'} holds no vocabulary (tokenizer.json or vocab.json); save the pipeline again")
-    return _open(folder, variant=variant, local_files_only=True)
+    encoders = [name for name in parts if name.startswith("text_encoder")]
+    for name in (family.denoiser_part, "vae", *encoders):
+        _check_part(folder / name)
+    for name in parts:
+        part = folder / name
+        if name.startswith("tokenizer") and not any((part / file).is_file() for file in VOCABULARIES):  # or it opens without words
+            raise GiftError(f"{part} holds no vocabulary ({' or '.join(VOCABULARIES)}); save the pipeline again")
+    return family, _open(family, folder, variant=variant, local_files_only=True)
+
+
+def _read_index(index: Path, name: str) -> tuple[type[LatentDiffusion], list[str]]:
+    """The family that a pipeline's index names, and the parts that it has."""
+    try:
+        content = json.loads(index.read_text(encoding="utf-8"))
+        kind = str(content["_class_name"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise GiftError(f"{index} is not a pipeline index ({error}); save the pipeline again") from error
+    if kind not in FAMILIES:
+        raise GiftError(f"{name} is a {kind}; supported: {', '.join(FAMILIES)}")
+    return FAMILIES[kind], [part for part, value in content.items() if isinstance(value, list) and None not in value]
 
 
 def _check_part(part: Path) -> None:
@@ -138,26 +155,38 @@ def check_safetensors(file: Path) -> None:
         raise GiftError(f"{file} has a broken safetensors header ({reason}); download it again") from error
 
 
-def _from_file(file: Path) -> Any:
+def _from_file(file: Path) -> Opened:
     if file.suffix in PICKLES:
         raise GiftError(f"{file} is a pickled checkpoint, which can run code when opened; convert it to .safetensors first")
     if file.suffix != ".safetensors":
         raise GiftError(f"{file} is not a model; give a diffusers folder or a .safetensors file")
     check_safetensors(file)
+    family = family_of(file)
     try:
-        return StableDiffusionPipeline.from_single_file(str(file), torch_dtype=torch.float32, safety_checker=None)
+        return family, family.pipeline_class().from_single_file(str(file), torch_dtype=torch.float32, **family.open_options)
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        kind = re.sub(r"(?<=[a-z])(?=[A-Z0-9])", " ", family.__name__)
         raise GiftError(
-            f"{file} could not be opened as a Stable Diffusion checkpoint ({reason}); convert it to a diffusers folder"
+            f"{file} could not be opened as a {kind} checkpoint ({reason}); convert it to a diffusers folder"
         ) from error
 
 
-def _from_hub(name: str, revision: str | None, variant: str | None) -> Any:
+def family_of(file: Path) -> type[LatentDiffusion]:
+    """The family of an original one-file checkpoint, by the names of its tensors; Stable Diffusion where they say nothing."""
+    with safe_open(file, framework="pt") as kept:
+        names = list(kept.keys())
+    known = (family for family in FAMILIES.values() if family.single_file)
+    return next((family for family in known if any(family.single_file in name for name in names)), StableDiffusion)
+
+
+def _from_hub(name: str, revision: str | None, variant: str | None) -> Opened:
     from huggingface_hub import errors as hub
+    from huggingface_hub import hf_hub_download
 
     try:
-        return _open(name, revision=revision, variant=variant)
+        family, _ = _read_index(Path(hf_hub_download(name, INDEX, revision=revision)), name)
+        return family, _open(family, name, revision=revision, variant=variant)
     except hub.GatedRepoError as error:
         raise GiftError(f"{name} is gated: accept its licence on its page, then log in with 'hf auth login'") from error
     except hub.RepositoryNotFoundError as error:
@@ -166,16 +195,25 @@ def _from_hub(name: str, revision: str | None, variant: str | None) -> Any:
         ) from error
     except hub.RevisionNotFoundError as error:
         raise GiftError(f"{name} has no revision '{revision}'; leave --revision out for the default") from error
+    except hub.LocalEntryNotFoundError as error:
+        raise GiftError(_unopened(name, error)) from error
+    except hub.EntryNotFoundError as error:
+        raise GiftError(f"{name} is not a diffusers model (no {INDEX}); give a repository that has one") from error
+    except (OSError, ValueError) as error:
+        raise GiftError(_unopened(name, error)) from error
 
 
-def _open(where: Path | str, **options: Any) -> Any:
+def _open(family: type[LatentDiffusion], where: Path | str, **options: Any) -> Any:
     kept = {key: value for key, value in options.items() if value is not None}
+    kind = family.pipeline_class()
     try:
-        return StableDiffusionPipeline.from_pretrained(
-            where, torch_dtype=torch.float32, use_safetensors=True, safety_checker=None, requires_safety_checker=False, **kept
-        )
+        return kind.from_pretrained(where, torch_dtype=torch.float32, use_safetensors=True, **family.open_options, **kept)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         if type(error).__module__.startswith("huggingface_hub"):
             raise
-        reason = " ".join(str(error).split())[:200]
-        raise GiftError(f"can't open {where}: {reason}; is it a local folder, or can the hub be reached?") from error
+        raise GiftError(_unopened(where, error)) from error
+
+
+def _unopened(where: Path | str, error: Exception) -> str:
+    reason = " ".join(str(error).split())[:200]
+    return f"can't open {where}: {reason}; is it a local folder, or can the hub be reached?"

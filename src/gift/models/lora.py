@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from diffusers.utils import recurse_remove_peft_layers
 from peft import LoHaConfig, LoKrConfig, LoraConfig, PeftConfig, inject_adapter_in_model
+from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import SAFETENSORS_WEIGHTS_NAME, get_peft_model_state_dict
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -20,7 +22,7 @@ from gift.models.loading import check_safetensors
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 TARGETS = ("to_k", "to_q", "to_v", "to_out.0")  # as diffusers' own LoRA trainers
-TEXT_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj")  # as diffusers' train_dreambooth_lora.py
+TEXT_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj")  # CLIP's, as diffusers' train_dreambooth_lora.py
 
 AdapterKind = Literal["lora", "dora", "loha", "lokr"]
 
@@ -49,6 +51,11 @@ def _attach(module: Any, targets: tuple[str, ...], config: PeftConfig, name: str
     return weights
 
 
+def _readable(model: DenoisingModel) -> list[str]:
+    """The parts whose layers `pipeline.load_lora_weights` reads; none where a pipeline can't."""
+    return list(getattr(model.pipeline, "_lora_loadable_modules", []))
+
+
 def attach_lora(
     model: DenoisingModel,
     rank: int,
@@ -66,14 +73,17 @@ def attach_lora(
         name: of the adapter.
         alpha: the scale's numerator; the rank itself by default (scale 1).
         kind: what the factors make of the weights.
-        text: the model's text encoders get one, too, in place.
+        text: the model's text encoders get one, too, in place: those of whose LoRA diffusers reads, its CLIP encoders.
 
     Raises:
-        GiftError: no module of the denoiser, or of a text encoder, matches.
+        GiftError: no module of the denoiser, or of a text encoder, matches; or diffusers reads none for a text encoder.
     """
     alpha = alpha or rank
-    weights = _attach(model.denoiser, TARGETS, CONFIGS[kind](rank, alpha), name)
-    for part, encoder in model.text_encoders.items() if text else ():
+    encoders = {part: encoder for part, encoder in model.text_encoders.items() if part in _readable(model)} if text else {}
+    if text and not encoders:
+        raise GiftError(f"diffusers reads no LoRA for the text encoder of a {type(model.pipeline).__name__}; train without it")
+    weights = _attach(model.denoiser, (*TARGETS, *model.more_lora_targets), CONFIGS[kind](rank, alpha), name)
+    for part, encoder in encoders.items():
         found = _attach(encoder, TEXT_TARGETS, CONFIGS[kind](rank, alpha), name)
         weights |= {f"{part}.{key}": p for key, p in found.items()}
     return weights
@@ -91,31 +101,34 @@ def redraw_lora(weights: dict[str, nn.Parameter], generator: torch.Generator) ->
 
 def switch_lora(model: DenoisingModel, on: bool) -> None:
     """Whether forwards pass through the adapters."""
-    denoiser: Any = model.denoiser
-    if on:
-        denoiser.enable_adapters()
-    else:
-        denoiser.disable_adapters()
+    for module in model.denoiser.modules():
+        if isinstance(module, BaseTunerLayer):
+            module.enable_adapters(on)
 
 
 def detach_lora(model: DenoisingModel) -> None:
     """Takes every adapter off; the base weights are as they were."""
     denoiser: Any = model.denoiser
-    denoiser.unload_lora()
+    if hasattr(denoiser, "unload_lora"):
+        denoiser.unload_lora()
+    else:
+        recurse_remove_peft_layers(denoiser)
+        del denoiser.peft_config
 
 
 def save_lora(model: DenoisingModel, folder: Path) -> Path:
     """Writes the adapter 'default' as what any user of diffusers or peft opens.
 
     LoRA, and DoRA on the denoiser alone: `pytorch_lora_weights.safetensors`, for `pipeline.load_lora_weights(folder)`. LoHa, LoKr
-    and a DoRA on text encoders, which that does not read (of the last it drops the magnitudes without a word): one peft folder
-    for each part, for `PeftModel.from_pretrained(pipeline.unet, folder / "unet")` and likewise for the text encoder.
+    and a DoRA on text encoders, which that does not read (of the last it drops the magnitudes without a word), and all of
+    pipelines that have no `load_lora_weights` (PixArt's): one peft folder for each part, named as the part is, for
+    `PeftModel.from_pretrained(pipeline.unet, folder / "unet")` and likewise for a transformer and the text encoders.
     """
     encoders = {name: encoder for name, encoder in model.text_encoders.items() if getattr(encoder, "peft_config", None)}
-    parts: dict[str, Any] = {"unet": model.denoiser, **encoders}
+    parts: dict[str, Any] = {model.denoiser_part: model.denoiser, **encoders}
     with whole_folder(folder) as target:
-        config = parts["unet"].peft_config["default"]
-        if isinstance(config, LoraConfig) and not (config.use_dora and encoders):
+        config = parts[model.denoiser_part].peft_config["default"]
+        if _readable(model) and isinstance(config, LoraConfig) and not (config.use_dora and encoders):
             layers = {f"{name}_lora_layers": _layers(module) for name, module in parts.items()}
             for name, encoder in encoders.items():  # the prefix of older transformers, which newer readers take off
                 prefix = "" if hasattr(encoder, "text_model") else "text_model."
@@ -148,9 +161,11 @@ def open_lora(model: DenoisingModel, folder: Path) -> None:
     if not file.is_file():
         raise GiftError(f"no {LORA_FILE} in {folder}; give the folder that an attack wrote")
     check_safetensors(file)
+    if not _readable(model):
+        raise GiftError(f"a {type(model.pipeline).__name__} reads no {LORA_FILE}; give a model that the LoRA was merged into")
     known = {name for name, _ in model.denoiser.named_modules()}
     with safe_open(file, framework="pt") as kept:
-        targets = {key.removeprefix("unet.").split(".lora")[0] for key in kept.keys()}  # noqa: SIM118 - not a dict
+        targets = {key.removeprefix(f"{model.denoiser_part}.").split(".lora")[0] for key in kept.keys()}  # noqa: SIM118 - not a dict
     if not targets & known:
         raise GiftError(
             f"{file} matches no module of this model (its first is '{min(targets, default='none')}'); it is for another model"

@@ -1,20 +1,69 @@
-"""Which weights of a denoiser move: all of them, some of the attention, or whatever a pattern matches."""
+"""Which weights of a denoiser move, and which layers are watched: groups by name, whose meaning the denoiser's class decides."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 from torch import nn
 
 from gift.errors import GiftError
 
-CHOICES = {
-    "all": "",
-    "attention": r"\battn[12]\.",
-    "cross-attention": r"\battn2\.",
-    "non-cross-attention": r"^(?!.*\battn2\.)",
-    "attention-projections": r"\battn[12]\.to_(q|k|v|out)\b",
-}
+
+@dataclass(frozen=True)
+class Groups:
+    """What the names of groups mean in one kind of denoiser.
+
+    Attributes:
+        weights: patterns over weights' names.
+        layers: patterns over modules' names; what is watched is their output, of several the first.
+    """
+
+    weights: dict[str, str]
+    layers: dict[str, str]
+
+
+SEPARATE = Groups(
+    weights={
+        "all": "",
+        "attention": r"\battn[12]\.",
+        "cross-attention": r"\battn2\.",
+        "non-cross-attention": r"^(?!.*\battn2\.)",
+        "attention-projections": r"\battn[12]\.to_(q|k|v|out)\b",
+    },
+    layers={
+        "attention": r"\.attn[12]$",
+        "cross-attention": r"\.attn2$",
+        "self-attention": r"\.attn1$",
+        "mid": r"^mid_block$",
+        "resnets": r"\.resnets\.\d+$",
+    },
+)
+"""Denoisers whose pictures attend to themselves in `attn1` and to the text in `attn2`: UNets, PixArt."""
+
+_TEXT = r"\battn\.(?:add_[qkv]_proj|to_add_out|norm_added_[qkv])\b|^single_transformer_blocks\.\d+\.attn\."
+JOINT = Groups(
+    weights={
+        "all": "",
+        "attention": r"\battn2?\.",
+        "cross-attention": _TEXT,
+        "non-cross-attention": rf"^(?!.*(?:{_TEXT}))",
+        "attention-projections": r"\battn2?\.(?:to_(?:q|k|v|out|add_out)|add_[qkv]_proj)\b",
+    },
+    layers={"attention": r"\.attn2?$", "cross-attention": r"\.attn$", "self-attention": r"\.attn2$"},
+)
+"""Denoisers whose text and picture attend to both in one `attn` (MM-DiT: SD3, FLUX, Qwen-Image), and in SD3.5 medium to the picture
+alone in `attn2`. Their 'cross-attention' is what text passes through: the text's own projections there, and all of the attention in
+FLUX's single-stream blocks, where text and picture share them; as a layer, the joint attention's output for the picture."""
+
+GROUPS: dict[str, Groups] = {}
+"""By the denoiser's class; every family enters its own. Other classes have `SEPARATE`."""
+CHOICES = SEPARATE.weights
+
+
+def groups_of(module: nn.Module) -> Groups:
+    """The groups of a denoiser."""
+    return GROUPS.get(type(module).__name__, SEPARATE)
 
 
 def named_by(module: nn.Module, choice: str) -> dict[str, nn.Parameter]:
@@ -22,15 +71,16 @@ def named_by(module: nn.Module, choice: str) -> dict[str, nn.Parameter]:
 
     Args:
         module: the denoiser, with or without adapters (adapters' weights are never chosen).
-        choice: a key of `CHOICES`, or a regular expression searched in the weights' names.
+        choice: the name of a group of weights (`Groups`), or a regular expression searched in the weights' names.
 
     Raises:
         GiftError: the pattern is not valid, or matches nothing.
     """
+    named = groups_of(module).weights
     try:
-        pattern = re.compile(CHOICES.get(choice, choice))
+        pattern = re.compile(named.get(choice, choice))
     except re.error as error:
-        raise GiftError(f"'{choice}' is neither one of {', '.join(CHOICES)} nor a valid pattern ({error})") from error
+        raise GiftError(f"'{choice}' is neither one of {', '.join(named)} nor a valid pattern ({error})") from error
     chosen = {
         name: p
         for name, p in module.named_parameters()
@@ -38,7 +88,7 @@ def named_by(module: nn.Module, choice: str) -> dict[str, nn.Parameter]:
     }
     if not chosen:
         raise GiftError(
-            f"'{choice}' matches no weight of {type(module).__name__}; use one of {', '.join(CHOICES)}, or another pattern"
+            f"'{choice}' matches no weight of {type(module).__name__}; use one of {', '.join(named)}, or another pattern"
         )
     return chosen
 
