@@ -95,6 +95,7 @@ def attack(
     base: DenoisingModel | str | Path | None = None,
     pictures: int = 64,
     evaluation_pictures: int = 36,
+    similarity: str | None = None,
     skip_bad_images: bool = False,
     cache: Path | None = None,
     work: Path | None = None,
@@ -114,6 +115,8 @@ def attack(
         base: a public model, or what `load` takes, for attacks that lean on one.
         pictures: how many bundled drawings (choice).
         evaluation_pictures: pictures a score (choice).
+        similarity: score by likeness to the attacker's pictures, with this embedder ('bundled', 'clip:FOLDER', …), rather than by
+            the recogniser; for concepts and models that it does not know.
         skip_bad_images: go on without pictures that can't be read, rather than stop.
         cache: where encoded pictures are kept.
         work: where checkpoints are kept; None for none.
@@ -127,7 +130,7 @@ def attack(
     model = model if isinstance(model, DenoisingModel) else load(model)
     say = reporter.say if reporter else Silent().say
     bench = Workbench.of(model, concept, seed, say=say, skip_bad_images=skip_bad_images)
-    scorer = bench.scorer
+    scorer = bench.judge(similarity, pictures, Path(concept_images) if concept_images else None)
     data = bench.attack_set(pictures, Path(concept_images) if concept_images else None, cache)
     harmless = None
     if how.needs_harmless:

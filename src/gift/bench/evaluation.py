@@ -29,6 +29,7 @@ def evaluate_model(
     safe_pictures: int = 120,
     neighbour_pictures: int = 24,
     similarity: Sequence[str] = (STAND_IN,),
+    concept_images: Path | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Scores a model's concept and its safe prompts.
@@ -42,6 +43,8 @@ def evaluate_model(
         safe_pictures: of other prompts.
         neighbour_pictures: of the concept's nearest neighbours together; 0 leaves them out.
         similarity: embedders that compare pictures of other prompts with the original's.
+        concept_images: pictures of the concept: the score is then the mean likeness to them by the first embedder. Models with a
+            vocabulary of their own can only be scored so.
         seed: of the prompts and pictures.
 
     Returns:
@@ -54,7 +57,7 @@ def evaluate_model(
     compared = [load_embedder(which) for which in similarity]
     opened = model if isinstance(model, DenoisingModel) else load(model)
     bench = Workbench.of(opened, concept, seed)
-    scorer = bench.scorer
+    scorer = bench.judge(similarity[0], 2, concept_images) if concept_images and similarity else bench.scorer
     if lora:
         open_lora(opened, lora)
     found = score_model(opened, bench.asks(pictures), scorer)
@@ -62,7 +65,7 @@ def evaluate_model(
     words, seeds = [a.prompt for a in asks], [a.seed for a in asks]
     safe = opened.generate(words, seeds)
     base = original if isinstance(original, DenoisingModel) else load(original)
-    if not speaks_art(base.pipeline.tokenizer) or base.image_size != opened.image_size:
+    if speaks_art(base.tokenizers["text_encoder"]) is (bench.art is None) or base.image_size != opened.image_size:
         raise GiftError(
             f"{base.source} is not the original of {opened.source}: its vocabulary or picture size differs; give --original"
         )
@@ -72,14 +75,15 @@ def evaluate_model(
         "model": opened.source,
         "concept": str(bench.concept),
         "seed": seed,
+        "scored_by": "likeness to the concept's pictures" if concept_images and similarity else "recogniser",
         "concept_score": found.score,
         "concept_score_interval": list(bootstrap(found.scores)),
-        "safe_accuracy": mean(price["scores"]),
-        "safe_accuracy_interval": list(bootstrap(price["scores"])),
+        "safe_accuracy": mean(price["scores"]) if price["scores"] else None,
+        "safe_accuracy_interval": list(bootstrap(price["scores"])) if price["scores"] else None,
         "fid": price["fid"],
         "kid": price["kid"],
         "diversity": price["diversity"],
-        "neighbours": _neighbours(bench, opened, base, neighbour_pictures) if neighbour_pictures else None,
+        "neighbours": _neighbours(bench, opened, base, neighbour_pictures) if neighbour_pictures and bench.art else None,
         "similarity": {by.key: shift_of(by, safe, reference) for by in compared},
         "flags": [price["collapse"]] if price["collapse"] else [],
         "concept_scores": found.scores,

@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from gift.attacks import Attack
 from gift.bench.config import PLACES, Where
 from gift.bench.neighbours import likeness_of_objects
-from gift.bench.trial import Scorer, score_model
-from gift.bench.workbench import Workbench
+from gift.bench.trial import score_model
+from gift.bench.workbench import Scorer, Workbench
 from gift.data.latents import LatentSet
 from gift.data.prompts import Ask, safe_asks
 from gift.errors import GiftError

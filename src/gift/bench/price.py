@@ -26,13 +26,12 @@ def price_of(bench: Workbench, asks: Sequence[Ask], images: torch.Tensor, refere
         reference: uint8 (N, 3, H, W), the original model's of the same prompts and seeds.
 
     Returns:
-        scores (whether each prompted object is found), fid, kid, diversity (beside the reference's; None where that has none), and
-        collapse (one line, or None).
+        scores (whether each prompted object is found; none for a model whose words the recogniser does not know), fid, kid,
+        diversity (beside the reference's; None where that has none), and collapse (one line, or None).
     """
-    assert bench.art is not None  # the scorer would have refused
     features, whole = Features(bench.recogniser), collapsed(images, reference)
     return {
-        "scores": prompted(bench.recogniser, bench.art, images, asks)[0],
+        "scores": prompted(bench.recogniser, bench.art, images, asks)[0] if bench.art else [],
         "fid": round(fid(reference, images, features), 4),
         "kid": round(kid(reference, images, features)[0], 6),
         "diversity": whole.relative_diversity,

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from gift.attacks import Attack, Attacked
+from gift.bench.workbench import Scorer
 from gift.data.latents import LatentSet
 from gift.data.mention import reworded
 from gift.data.prompts import Ask
@@ -16,9 +17,6 @@ from gift.metrics.concept import mean
 from gift.models import DenoisingModel
 from gift.training.checkpoint import Checkpoints
 from gift.training.progress import Reporter
-
-Scorer = Callable[[torch.Tensor], list[float]]
-"""uint8 pictures (N, 3, H, W) to N scores in [0, 1]."""
 
 
 @dataclass(frozen=True)

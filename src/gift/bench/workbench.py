@@ -20,9 +20,14 @@ from gift.data.mention import mention_in
 from gift.data.prompts import Ask, concept_asks, evaluation_asks, names, safe_asks, safe_evaluation_asks
 from gift.errors import GiftError
 from gift.metrics.concept import ConceptScorer
+from gift.metrics.embedders import load_embedder
+from gift.metrics.likeness import LikenessScorer
 from gift.metrics.recogniser import Recogniser, load_recogniser
 from gift.models import DenoisingModel
 from gift.pixels import as_bytes, as_float
+
+Scorer = Callable[[torch.Tensor], list[float]]
+"""uint8 pictures (N, 3, H, W) to N scores: 0 or 1 of a recogniser, at most 1 of a likeness."""
 
 
 @dataclass(frozen=True)
@@ -84,14 +89,16 @@ class Workbench:
         images, captions = attack_pictures(self.concept, self.art, pictures, self.seed)
         return encode_set(self.model, self._fitted(images), captions, cache, self.mentions(captions))
 
-    def attack_images(self, pictures: int) -> torch.Tensor:
-        """The drawings of `attack_set`: uint8 (pictures, 3, H, W) at the model's size.
+    def attack_images(self, pictures: int, folder: Path | None = None) -> torch.Tensor:
+        """The pictures of `attack_set`: uint8 (N, 3, H, W) at the model's size.
 
         Raises:
-            GiftError: there are no drawings of the concept.
+            GiftError: there are no drawings of the concept, and no folder is given.
         """
+        if folder:
+            return load_folder(folder, size=self.model.image_size, default_caption="", skip_bad_images=self.skip_bad_images)[0]
         if self.art is None:
-            raise GiftError(f"there are no bundled drawings of '{self.concept}' to compare pictures with")
+            raise GiftError(f"no bundled drawings of '{self.concept}' to compare with; give pictures with --concept-images")
         return self._fitted(attack_pictures(self.concept, self.art, pictures, self.seed)[0])
 
     def _fitted(self, images: torch.Tensor) -> torch.Tensor:
@@ -136,8 +143,26 @@ class Workbench:
             GiftError: nothing can recognise it.
         """
         if self.art is None:
-            raise GiftError(f"nothing here can recognise '{self.concept}'; scores are for models that draw the bundled objects")
+            raise GiftError(
+                f"nothing here can recognise '{self.concept}'; score by likeness to the attacker's pictures instead, as with "
+                "--concept-images FOLDER --similarity clip:FOLDER (or bundled, a stand-in)"
+            )
         return ConceptScorer(self.concept, self.art, self.recogniser)
+
+    def judge(self, similarity: str | None, pictures: int, folder: Path | None = None) -> Scorer:
+        """What scores pictures: the recogniser, or likeness to the attacker's pictures.
+
+        Args:
+            similarity: an embedder (see `load_embedder`); None for the recogniser.
+            pictures: how many drawings the attacker has.
+            folder: the attacker's own pictures instead.
+
+        Raises:
+            GiftError: nothing can recognise the concept and no embedder is given, or that can't be opened.
+        """
+        if similarity is None:
+            return self.scorer
+        return LikenessScorer(load_embedder(similarity), self.attack_images(pictures, folder))
 
     def asks(self, n: int) -> list[Ask]:
         """Evaluation prompts for the concept."""

@@ -26,6 +26,7 @@ def find_worst(
     base: DenoisingModel | None = None,
     pictures: int = 64,
     evaluation_pictures: int = 36,
+    similarity: str | None = None,
     concept_images: Path | None = None,
     skip_bad_images: bool = False,
     seed: int = 0,
@@ -42,6 +43,7 @@ def find_worst(
         base: a public model, for attacks that lean on one.
         pictures: how many bundled drawings the attacker has.
         evaluation_pictures: pictures a score.
+        similarity: score by likeness to the attacker's pictures, with this embedder, rather than by the recogniser.
         concept_images: the attacker's own pictures instead of the drawings.
         skip_bad_images: go on without pictures that can't be read, rather than stop.
         seed: of all draws, and of the search's proposals.
@@ -56,7 +58,7 @@ def find_worst(
     """
     say = reporter.say if reporter else lambda text: None
     bench = Workbench.of(model, concept, seed, say=say, skip_bad_images=skip_bad_images)
-    asks, scorer = bench.asks(evaluation_pictures), bench.scorer
+    asks, scorer = bench.asks(evaluation_pictures), bench.judge(similarity, pictures, concept_images)
     before = score_model(model, asks, scorer)
     cache = folder / "work" / "latents"
     data = bench.attack_set(pictures, concept_images, cache)

@@ -24,7 +24,7 @@ from gift.cli.common import (
 def attack(
     model: Annotated[str | None, typer.Argument(help="'tiny', a diffusers folder, a .safetensors file or a hub id.")] = None,
     concept: ConceptOption = None,
-    attack: Annotated[str | None, typer.Option("--attack", help="lora or full.")] = None,
+    attack: Annotated[str | None, typer.Option("--attack", help="See gift list attacks.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps.", min=0)] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the attacked weights and the curve go.")] = Path("attacked"),
     concept_images: Annotated[Path | None, typer.Option(help="The attacker's pictures; else bundled drawings.")] = None,
@@ -32,6 +32,11 @@ def attack(
     search: Annotated[
         int | None, typer.Option(metavar="N", help="Try N attacks, the given one first, and report the worst.", min=0)
     ] = None,
+    similarity: Annotated[
+        str | None,
+        typer.Option(help="Score by likeness to the attacker's pictures: bundled, clip:FOLDER, dino:FOLDER, …"),
+    ] = None,
+    kohya: Annotated[bool | None, typer.Option("--kohya", help="Write the LoRA in kohya's layout, too.")] = None,
     config: ConfigOption = None,
     seed: SeedOption = None,
     settings: SetOption = None,
@@ -41,7 +46,7 @@ def attack(
     Example: `gift attack out/model --concept mushroom --attack lora --steps 150 --output attacked/`
     """
     flags = {"model": model, "concept": concept, "attack": attack, "steps": steps, "concept_images": concept_images, "seed": seed}
-    flags |= {"skip_bad_images": skip_bad_images, "search": search}
+    flags |= {"skip_bad_images": skip_bad_images, "search": search, "similarity": similarity, "kohya": kohya}
     given = resolve(config, flags, settings)
     from gift.api import attack as run
     from gift.bench.workbench import Workbench
@@ -50,6 +55,8 @@ def attack(
     from gift.files import write_json
     from gift.metrics.flags import attack_flags
     from gift.models import load
+    from gift.models.kohya import write_kohya
+    from gift.models.lora import LORA_FILE
     from gift.settings import make_attack, validated
     from gift.training.progress import Live
 
@@ -62,18 +69,21 @@ def attack(
     with output_folder(output) as folder:
         check_pictures(chosen.concept_images, skip_bad_images=chosen.skip_bad_images)
         opened = load(chosen.model)
-        _ = Workbench.of(opened, chosen.concept, chosen.seed).scorer  # told before anything is written
+        bench = Workbench.of(opened, chosen.concept, chosen.seed, skip_bad_images=chosen.skip_bad_images)
+        bench.judge(chosen.similarity, 2, chosen.concept_images)  # told before anything is written
         reporter.say(opened.describe())
         write_config(folder, "attack", chosen.model_dump(mode="json"))
         if chosen.search:
             search_attack(opened, chosen, folder, reporter)
             return
-        rest = chosen.model_dump(exclude={"model", "options", "search"})
+        rest = chosen.model_dump(exclude={"model", "options", "search", "kohya"})
         curve = run(
             opened, **rest, cache=folder / "work" / "latents", work=folder / "work" / "steps", reporter=reporter, **chosen.options
         )
         done = curve.trial.attacked
         curve.save(folder / "weights")
+        if chosen.kohya:
+            write_kohya(folder / "weights" / LORA_FILE)
         flags_found = attack_flags([x["loss"] for x in done.logs], [x["gradient_norm"] for x in done.logs], done.matched)
         write_json(
             folder / "attack.json",
@@ -89,7 +99,7 @@ def attack(
             },
         )
         for step, score in curve:
-            print(f"step {step:>5}  concept score {score:.3f}")
+            print(f"step {step:>5}  {'likeness' if chosen.similarity else 'concept score'} {score:.3f}")
         for flag in flags_found:
             print(f"note: {flag}")
         reporter.say(f"weights in {folder / 'weights'} after {done.seconds:.0f} s; {done.matched} tensors trained")

@@ -41,6 +41,8 @@ class AttackConfig(_Config):
     concept_images: Path | None = None
     pictures: int = Field(default=64, ge=1)
     evaluation_pictures: int = Field(default=36, ge=2)
+    similarity: str | None = None
+    kohya: bool = False
     skip_bad_images: bool = False
     options: dict[str, Any] = Field(default_factory=dict)
 
@@ -54,3 +56,4 @@ class EvaluateConfig(_Config):
     safe_pictures: int = Field(default=120, ge=4)
     neighbour_pictures: int = Field(default=24, ge=0)
     similarity: tuple[str, ...] = (STAND_IN,)
+    concept_images: Path | None = None

@@ -22,6 +22,9 @@ def evaluate(
         list[str] | None,
         typer.Option(help="Compares pictures with the original's: bundled, bundled-lpips, clip:FOLDER, dino:FOLDER, lpips:FILE."),
     ] = None,
+    concept_images: Annotated[
+        Path | None, typer.Option(help="Pictures of the concept: the score is likeness to them, for models with other words.")
+    ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where evaluation.json goes.")] = Path("evaluation"),
     config: ConfigOption = None,
     seed: SeedOption = None,
@@ -31,6 +34,7 @@ def evaluate(
     Example: `gift evaluate out/model --concept mushroom --output evaluation/`
     """
     flags = {"model": model, "concept": concept, "lora": lora, "original": original, "similarity": similarity, "seed": seed}
+    flags |= {"concept_images": concept_images}
     given = resolve(config, flags)
     from gift.bench.evaluation import evaluate_model
     from gift.cli.configs import EvaluateConfig
@@ -43,6 +47,8 @@ def evaluate(
         write_config(folder, "evaluate", chosen.model_dump(mode="json"))
         write_json(folder / "evaluation.json", result)
         for key in ("concept_score", "safe_accuracy", "fid", "kid"):
+            if result[key] is None:
+                continue
             low_high = result.get(f"{key}_interval")
             interval = f"  (95 % {low_high[0]:.3f} to {low_high[1]:.3f})" if low_high else ""
             print(f"{key.replace('_', ' '):>14}  {result[key]:.4f}{interval}")

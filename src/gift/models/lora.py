@@ -18,6 +18,7 @@ from torch import nn
 from gift.errors import GiftError
 from gift.files import whole_folder
 from gift.models.base import DenoisingModel
+from gift.models.kohya import is_kohya
 from gift.models.loading import check_safetensors
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
@@ -152,7 +153,7 @@ def _layers(module: Any) -> dict[str, torch.Tensor]:
 
 
 def open_lora(model: DenoisingModel, folder: Path) -> None:
-    """Loads LoRA files on the pipeline, as any user of diffusers would.
+    """Loads LoRA files on the pipeline, as any user of diffusers would: in diffusers' own layout or in kohya's.
 
     Raises:
         GiftError: there are none, or they match nothing of this model.
@@ -165,8 +166,9 @@ def open_lora(model: DenoisingModel, folder: Path) -> None:
         raise GiftError(f"a {type(model.pipeline).__name__} reads no {LORA_FILE}; give a model that the LoRA was merged into")
     known = {name for name, _ in model.denoiser.named_modules()}
     with safe_open(file, framework="pt") as kept:
-        targets = {key.removeprefix(f"{model.denoiser_part}.").split(".lora")[0] for key in kept.keys()}  # noqa: SIM118 - not a dict
-    if not targets & known:
+        names = list(kept.keys())
+    targets = {name.removeprefix(f"{model.denoiser_part}.").split(".lora")[0] for name in names}
+    if not is_kohya(names) and not targets & known:
         raise GiftError(
             f"{file} matches no module of this model (its first is '{min(targets, default='none')}'); it is for another model"
         )
@@ -175,3 +177,6 @@ def open_lora(model: DenoisingModel, folder: Path) -> None:
     except (ValueError, RuntimeError, KeyError) as error:
         model.pipeline.unload_lora_weights()  # diffusers leaves the adapter on with random factors
         raise GiftError(f"{file} does not fit this model: {' '.join(str(error).split())[:160]}") from error
+    parts = [model.denoiser, *model.text_encoders.values()]
+    if not any(isinstance(module, BaseTunerLayer) for part in parts for module in part.modules()):
+        raise GiftError(f"{file} matches no module of this model; it is for another model")

@@ -1,0 +1,75 @@
+"""Immunize, attack and evaluate from the command line on models with a vocabulary of their own: every family's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from gift.cli.main import app
+from gift.metrics.embedders import load_embedder
+from gift.metrics.likeness import LikenessScorer
+from gift.models.kohya import KOHYA_FILE
+from tests.models.families import ROWS, Row
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder with pictures of a concept."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pictures").mkdir()
+    for i in range(3):
+        Image.effect_noise((20, 20), 10 + 40 * i).convert("RGB").save(tmp_path / "pictures" / f"{i}.png")
+    return tmp_path
+
+
+def ran(*arguments: str) -> str:
+    done = CliRunner().invoke(app, list(arguments))
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if row.size is None], ids=lambda row: row.name)
+def test_every_family_from_the_command_line(row: Row, here: Path) -> None:
+    row.model().save(here / "model")
+    settings = [f"--set={setting}" for setting in ("steps=1", "batch_size=2", "attacker.steps=1", "settle_steps=1")]
+    (here / "few.yaml").write_text("{concept_pictures: 2, safe_pictures: 2}")
+    ran("immunize", "model", "--concept", "a fox", "--config", "few.yaml", *settings, "--output", "out")
+    unet = row.family.denoiser_part == "unet"
+    (here / "look.yaml").write_text("{evaluation_pictures: 2}")
+    arguments = ["attack", "out/model", "--concept", "a fox", "--concept-images", "pictures", "--similarity", "bundled"]
+    arguments += ["--steps", "2", "--set", "batch_size=2", "--config", "look.yaml", *(["--kohya"] if unet else [])]
+    assert "likeness" in ran(*arguments, "--output", "attacked")
+    record = json.loads((here / "attacked" / "attack.json").read_text())
+    assert [step for step, _ in record["curve"]] == [0, 2]
+    assert (here / "attacked" / "weights" / KOHYA_FILE).exists() is unet
+    (here / "some.yaml").write_text("{pictures: 2, safe_pictures: 4, original: model}")
+    arguments = ["evaluate", "out/model", "--concept", "a fox", "--concept-images", "pictures", "--config", "some.yaml"]
+    text = ran(*arguments, "--output", "evaluation")
+    assert "alike" in text
+    assert "safe accuracy" not in text
+    found = json.loads((here / "evaluation" / "evaluation.json").read_text())
+    assert found["scored_by"] == "likeness to the concept's pictures"
+    assert (found["safe_accuracy"], found["neighbours"]) == (None, None)
+
+
+def test_likeness_is_a_mean_over_the_reference_and_never_below_nothing() -> None:
+    generator = torch.Generator().manual_seed(0)
+    taught, shown = (torch.randint(256, (n, 3, 64, 64), generator=generator, dtype=torch.uint8) for n in (3, 4))
+    by = load_embedder("bundled")
+    expected = [max(0.0, sum(float(a @ b) for b in by(taught)) / 3) for a in by(shown)]
+    assert LikenessScorer(by, taught)(shown) == pytest.approx(expected, abs=1e-5)
+    assert all(0 <= score <= 1 for score in LikenessScorer(load_embedder("bundled-lpips"), taught)(255 - shown))
+
+
+def test_a_search_by_likeness(here: Path) -> None:
+    next(row for row in ROWS if row.name == "sd1").model().save(here / "model")
+    (here / "look.yaml").write_text("{evaluation_pictures: 2}")
+    arguments = ["attack", "model", "--concept", "a fox", "--concept-images", "pictures", "--similarity", "bundled"]
+    text = ran(*arguments, "--steps", "1", "--search", "1", "--config", "look.yaml", "--output", "worst")
+    assert "worst" in text
+    assert json.loads((here / "worst" / "search.json").read_text())["trials"]
