@@ -274,12 +274,20 @@ def test_parts_that_are_missing_are_told(row: Row, model: LatentDiffusion, tmp_p
 @every
 def test_another_size_is_taken_up(row: Row, model: LatentDiffusion) -> None:
     larger = row.family(model.pipeline, "larger", 2 * model.image_size)
-    pictures = larger.generate(["a fox"], [1], steps=1)
+    pictures = larger.generate(["a fox"], [1], steps=2)
     assert pictures.shape[-2:] == (2 * model.image_size,) * 2
     assert larger.encode_images(pictures).shape[1:] == larger.latent_shape
     assert larger.copy().image_size == larger.image_size == 2 * model.image_size
     with pytest.raises(GiftError, match="pictures of 3 px are not possible; give a multiple of"):
         row.family(model.pipeline, "odd", 3)
+
+
+@every
+def test_the_fewest_steps_draw_and_fewer_are_told(row: Row, model: LatentDiffusion) -> None:
+    least = model.least_steps
+    assert model.generate(["a fox"], [1], steps=least).shape == (1, 3, model.image_size, model.image_size)
+    with pytest.raises(GiftError, match=f"can't be drawn from in {least - 1} sampler steps; use at least {least}"):
+        model.generate(["a fox"], [1], steps=least - 1)
 
 
 @every
@@ -329,7 +337,7 @@ def test_immunized_weights_draw_the_same_in_plain_diffusers(
     row: Row, model: LatentDiffusion, sets: tuple[LatentSet, LatentSet], tmp_path: Path
 ) -> None:
     out = Gift(steps=2, batch_size=2, settle_steps=1, attacker=Attacker(steps=1, batch_size=2))(model, *sets)
-    pipeline = DiffusionPipeline.from_pretrained(out.save(tmp_path / "m"))
+    pipeline = DiffusionPipeline.from_pretrained(out.save(tmp_path / "m"), **dict.fromkeys(row.absent))
     assert type(pipeline).__name__ == row.family.pipeline_name
     assert not torch.equal(generated(out), generated(model))
     assert alike(drawn(pipeline, row, model.image_size), generated(out))
@@ -347,7 +355,7 @@ def test_full_fine_tuning_moves_every_weight_that_it_should(
         model.denoiser_part,
         *model.text_encoders,
     }
-    pipeline = DiffusionPipeline.from_pretrained(text.save(tmp_path / "m"))
+    pipeline = DiffusionPipeline.from_pretrained(text.save(tmp_path / "m"), **dict.fromkeys(row.absent))
     assert alike(drawn(pipeline, row, model.image_size), generated(text.model))
 
 

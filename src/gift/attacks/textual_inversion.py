@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import nn
 
 from gift.attacks.base import Attack
+from gift.errors import GiftError
 from gift.files import whole_folder
 from gift.models import DenoisingModel
 from gift.models.placeholder import add_placeholder, fold_placeholder, save_placeholder
@@ -39,7 +40,13 @@ class TextualInversion(Attack):
         return self.token
 
     def attach(self, model: DenoisingModel) -> dict[str, nn.Parameter]:
-        """The placeholder's embeddings."""
+        """The placeholder's embeddings.
+
+        Raises:
+            GiftError: the pipeline is none that diffusers reads such embeddings into.
+        """
+        if not hasattr(model.pipeline, "load_textual_inversion"):
+            raise GiftError(f"diffusers reads no Textual Inversion into a {type(model.pipeline).__name__}; use another attack")
         model.denoiser.requires_grad_(False)
         return add_placeholder(model, self.token, self.vectors, self.initialiser)
 

@@ -25,6 +25,12 @@ def take(cond: Cond, index: torch.Tensor) -> Cond:
     return {name: tensor[index] for name, tensor in cond.items()}
 
 
+def unpadded(cond: Cond) -> tuple[torch.Tensor, torch.Tensor]:
+    """'states' and 'mask' of a conditioning, cut to its longest prompt; its padding, which the mask tells, is at the end."""
+    longest = int(cond["mask"].sum(1).max())
+    return cond["states"][:, :longest], cond["mask"][:, :longest]
+
+
 @dataclass(frozen=True)
 class Noised:
     """A batch on its way through the forward process."""

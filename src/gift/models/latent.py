@@ -26,6 +26,17 @@ PLAIN_SIDE = 256
 """Side in pixels up to which pictures go through the networks in full batches; of larger ones fewer, by their area (choice)."""
 
 
+def pooled_guidance(cond: Cond, blank: Cond, guidance: float) -> dict[str, Any]:
+    """`LatentDiffusion.guided` for pipelines with classifier-free guidance whose prompts are 'states' and 'pooled'."""
+    return {
+        "prompt_embeds": cond["states"],
+        "pooled_prompt_embeds": cond["pooled"],
+        "negative_prompt_embeds": blank["states"],
+        "negative_pooled_prompt_embeds": blank["pooled"],
+        "guidance_scale": guidance,
+    }
+
+
 class _Left(Exception):  # noqa: N818 - no error
     """Carries the latents out of a pipeline that can't be told to stop."""
 
@@ -131,6 +142,11 @@ class LatentDiffusion(DenoisingModel):
         shift, factor = (torch.tensor(values).view(-1, 1, 1).to(like) for values in self.latent_scale)
         return shift, factor
 
+    @property
+    def least_steps(self) -> int:
+        """How many steps the sampler needs: one that stretches its sigmas to a given end divides by zero in a run of one."""
+        return 2 if self.pipeline.scheduler.config.get("shift_terminal") else 1
+
     def at_once(self, most: int) -> int:
         """How many pictures go through a network at once, of at most so many."""
         return max(1, most * PLAIN_SIDE**2 // max(PLAIN_SIDE, self.image_size) ** 2)
@@ -206,7 +222,13 @@ class LatentDiffusion(DenoisingModel):
         guidance: float = GUIDANCE,
         stop_after: int | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The pipeline's own sampler; a partial run is the same loop, left early."""
+        """The pipeline's own sampler; a partial run is the same loop, left early.
+
+        Raises:
+            GiftError: the sampler needs more steps.
+        """
+        if steps < self.least_steps:
+            raise GiftError(f"{self.source} can't be drawn from in {steps} sampler steps; use at least {self.least_steps}")
         if len(prompts) > (most := self.at_once(48)):
             parts = [slice(start, start + most) for start in range(0, len(prompts), most)]
             runs = [

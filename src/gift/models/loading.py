@@ -12,12 +12,19 @@ from safetensors import SafetensorError, safe_open
 
 from gift.errors import GiftError
 from gift.models.base import DenoisingModel
+from gift.models.flux import Flux
 from gift.models.latent import LatentDiffusion
+from gift.models.pixart import PixArtAlpha, PixArtSigma
+from gift.models.qwen import QwenImage
 from gift.models.sd import StableDiffusion
+from gift.models.sd3 import StableDiffusion3
 from gift.models.sdxl import StableDiffusionXL
 
 TINY = Path(__file__).resolve().parents[1] / "assets" / "tiny"
-FAMILIES: dict[str, type[LatentDiffusion]] = {kind.pipeline_name: kind for kind in (StableDiffusion, StableDiffusionXL)}
+FAMILIES: dict[str, type[LatentDiffusion]] = {
+    kind.pipeline_name: kind
+    for kind in (StableDiffusion, StableDiffusionXL, StableDiffusion3, Flux, PixArtSigma, PixArtAlpha, QwenImage)
+}
 INDEX = "model_index.json"
 VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model")
 HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
@@ -82,7 +89,7 @@ def _from_folder(folder: Path, variant: str | None) -> Opened:
         inside = sorted(p.name for p in folder.iterdir())[:5]
         found = f"it holds {', '.join(inside)}" if inside else "it is empty"
         raise GiftError(f"{folder} is not a diffusers model (no {INDEX}; {found}); give the folder that save_pretrained wrote")
-    family, parts = _read_index(index, str(folder))
+    family, parts, absent = _read_index(index, str(folder))
     for file in sorted(folder.rglob("*.safetensors")):
         check_safetensors(file)
     encoders = [name for name in parts if name.startswith("text_encoder")]
@@ -92,11 +99,11 @@ def _from_folder(folder: Path, variant: str | None) -> Opened:
         part = folder / name
         if name.startswith("tokenizer") and not any((part / file).is_file() for file in VOCABULARIES):  # or it opens without words
             raise GiftError(f"{part} holds no vocabulary ({' or '.join(VOCABULARIES)}); save the pipeline again")
-    return family, _open(family, folder, variant=variant, local_files_only=True)
+    return family, _open(family, folder, absent, variant=variant, local_files_only=True)
 
 
-def _read_index(index: Path, name: str) -> tuple[type[LatentDiffusion], list[str]]:
-    """The family that a pipeline's index names, and the parts that it has."""
+def _read_index(index: Path, name: str) -> tuple[type[LatentDiffusion], list[str], list[str]]:
+    """The family that a pipeline's index names, the parts that it has, and those that it was saved without."""
     try:
         content = json.loads(index.read_text(encoding="utf-8"))
         kind = str(content["_class_name"])
@@ -104,7 +111,8 @@ def _read_index(index: Path, name: str) -> tuple[type[LatentDiffusion], list[str
         raise GiftError(f"{index} is not a pipeline index ({error}); save the pipeline again") from error
     if kind not in FAMILIES:
         raise GiftError(f"{name} is a {kind}; supported: {', '.join(FAMILIES)}")
-    return FAMILIES[kind], [part for part, value in content.items() if isinstance(value, list) and None not in value]
+    parts = {part: None not in value for part, value in content.items() if isinstance(value, list)}
+    return FAMILIES[kind], [part for part in parts if parts[part]], [part for part in parts if not parts[part]]
 
 
 def _check_part(part: Path) -> None:
@@ -185,8 +193,8 @@ def _from_hub(name: str, revision: str | None, variant: str | None) -> Opened:
     from huggingface_hub import hf_hub_download
 
     try:
-        family, _ = _read_index(Path(hf_hub_download(name, INDEX, revision=revision)), name)
-        return family, _open(family, name, revision=revision, variant=variant)
+        family, _, absent = _read_index(Path(hf_hub_download(name, INDEX, revision=revision)), name)
+        return family, _open(family, name, absent, revision=revision, variant=variant)
     except hub.GatedRepoError as error:
         raise GiftError(f"{name} is gated: accept its licence on its page, then log in with 'hf auth login'") from error
     except hub.RepositoryNotFoundError as error:
@@ -203,11 +211,12 @@ def _from_hub(name: str, revision: str | None, variant: str | None) -> Opened:
         raise GiftError(_unopened(name, error)) from error
 
 
-def _open(family: type[LatentDiffusion], where: Path | str, **options: Any) -> Any:
-    kept = {key: value for key, value in options.items() if value is not None}
+def _open(family: type[LatentDiffusion], where: Path | str, absent: list[str], **options: Any) -> Any:
+    """`absent` are parts that the pipeline was saved without; diffusers opens it only where that is said (SD3 without its T5)."""
+    given = dict.fromkeys(absent) | family.open_options | {key: value for key, value in options.items() if value is not None}
     kind = family.pipeline_class()
     try:
-        return kind.from_pretrained(where, torch_dtype=torch.float32, use_safetensors=True, **family.open_options, **kept)
+        return kind.from_pretrained(where, torch_dtype=torch.float32, use_safetensors=True, **given)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         if type(error).__module__.startswith("huggingface_hub"):
             raise

@@ -56,6 +56,9 @@ JOINT = Groups(
 alone in `attn2`. Their 'cross-attention' is what text passes through: the text's own projections there, and all of the attention in
 FLUX's single-stream blocks, where text and picture share them; as a layer, the joint attention's output for the picture."""
 
+JOINT_LORA_TARGETS = ("add_k_proj", "add_q_proj", "add_v_proj", "to_add_out")
+"""The text's projections in the joint attention, which diffusers' LoRA trainers for SD3 and FLUX adapt, too."""
+
 GROUPS: dict[str, Groups] = {}
 """By the denoiser's class; every family enters its own. Other classes have `SEPARATE`."""
 CHOICES = SEPARATE.weights

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 
 from gift.models.base import Cond
-from gift.models.latent import LatentDiffusion
+from gift.models.latent import LatentDiffusion, pooled_guidance
 
 
 class StableDiffusionXL(LatentDiffusion):
@@ -42,10 +42,4 @@ class StableDiffusionXL(LatentDiffusion):
 
     def guided(self, cond: Cond, blank: Cond, guidance: float) -> dict[str, Any]:
         """Classifier-free guidance; the sizes are the pipeline's defaults."""
-        return {
-            "prompt_embeds": cond["states"],
-            "pooled_prompt_embeds": cond["pooled"],
-            "negative_prompt_embeds": blank["states"],
-            "negative_pooled_prompt_embeds": blank["pooled"],
-            "guidance_scale": guidance,
-        }
+        return pooled_guidance(cond, blank, guidance)
