@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gift.errors import GiftError
+from gift.parallel import is_main
 
 LOCK = ".gift-lock"
 
@@ -29,9 +30,13 @@ def sync(path: Path) -> None:
 def write_bytes(path: Path, data: bytes) -> None:
     """Writes beside the target, flushes, renames: a reader sees the old file or the new one, never half.
 
+    Of several processes that run together, the first one writes.
+
     Raises:
         GiftError: the folder can't be written or the disk is full; the old file is untouched.
     """
+    if not is_main():
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, part = tempfile.mkstemp(dir=path.parent, prefix=".part-")
@@ -64,11 +69,17 @@ def write_json(path: Path, value: Any) -> None:
 def whole_folder(target: Path) -> Iterator[Path]:
     """Gives a temporary folder beside `target` that replaces it only when the block ends well.
 
+    Of several processes that run together, only the first one's does; what the others write is thrown away.
+
     Raises:
         GiftError: the place can't be written, or `target` is a file.
     """
     if target.exists() and not target.is_dir():
         raise GiftError(f"{target} is a file; give a folder")
+    if not is_main():
+        with tempfile.TemporaryDirectory() as thrown:
+            yield Path(thrown)
+        return
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-part-"))
@@ -102,13 +113,16 @@ def whole_folder(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def owned(folder: Path) -> Iterator[Path]:
-    """Holds an output folder for this run, so that a second one is told rather than mixed in.
+    """Holds an output folder for this run, so that a second one is told rather than mixed in; the first process holds it for all.
 
     Raises:
         GiftError: the folder is in use by a running command, is a file, or can't be written.
     """
     if folder.exists() and not folder.is_dir():
         raise GiftError(f"{folder} is a file; give a folder for --output")
+    if not is_main():
+        yield folder
+        return
     fresh = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -58,7 +58,7 @@ class FineTuning(TrainingRun):
         """The mean loss () of a batch of `data`."""
         pick = data.draw(self.how.batch_size, generator)
         latents, cond = data.at(pick, self.model.embed if self.how.trains_text else None)
-        return self.model.loss(latents, cond, generator).mean()
+        return self.model.mean_loss(latents, cond, generator)
 
     def prepare(self) -> None:
         """What the attack does to the weights before its first step: not before, so that zero steps change nothing."""

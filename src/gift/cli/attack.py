@@ -52,11 +52,13 @@ def attack(
     from gift.bench.workbench import Workbench
     from gift.cli.configs import AttackConfig
     from gift.cli.searching import search_attack
+    from gift.errors import GiftError
     from gift.files import write_json
     from gift.metrics.flags import attack_flags
     from gift.models import load
     from gift.models.kohya import write_kohya
     from gift.models.lora import LORA_FILE
+    from gift.parallel import launched
     from gift.settings import make_attack, validated
     from gift.training.progress import Live
 
@@ -64,6 +66,8 @@ def attack(
     if isinstance(options, dict) and "steps" in options:  # --steps and --set steps are one
         given = {**given, "steps": options["steps"], "options": {k: v for k, v in options.items() if k != "steps"}}
     chosen = validated(AttackConfig, given, "attack")
+    if chosen.search and launched() > 1:
+        raise GiftError("a search is for one process; leave --search out, or accelerate launch")
     make_attack(chosen.attack, {"steps": chosen.steps, **chosen.options})
     reporter = Live()
     with output_folder(output) as folder:

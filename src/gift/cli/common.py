@@ -17,6 +17,7 @@ import yaml
 from gift.bench.config import LARGEST_SEED
 from gift.errors import GiftError
 from gift.files import write_text
+from gift.parallel import is_main, launched
 
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", "-c", help="YAML file with any of the options below; flags go over it.")
@@ -24,6 +25,8 @@ ConfigOption = Annotated[
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of every draw.", min=0, max=LARGEST_SEED)]
 ConceptOption = Annotated[str | None, typer.Option("--concept", help="NAME, style:NAME or category:NAME.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="A hyperparameter, key=value; may be repeated.")]
+TOGETHER = ("immunize", "attack")
+"""The verbs that several processes can run together."""
 P = ParamSpec("P")
 
 
@@ -48,7 +51,11 @@ def reporting(verb: Callable[P, None]) -> Callable[P, None]:
     @wraps(verb)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         quiet_libraries()
+        if not is_main():  # its siblings would say everything again
+            sys.stdout = sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - until the process ends
         try:
+            if launched() > 1 and verb.__name__ not in TOGETHER:
+                raise GiftError(f"gift {verb.__name__} is for one process; several can run: gift {', gift '.join(TOGETHER)}")
             verb(*args, **kwargs)
         except GiftError as error:
             print(f"gift: {' '.join(str(error).split())}", file=sys.stderr)

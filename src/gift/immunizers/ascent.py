@@ -43,6 +43,6 @@ class AscentRun(Method):
     def step(self, index: int, generator: torch.Generator) -> Logs:
         """One step up the concept's loss."""
         latents, cond = self.task.concept.batch(self.how.batch_size, generator)
-        loss = self.task.model.loss(latents, cond, generator).mean()
+        loss = self.task.model.mean_loss(latents, cond, generator)
         self.updaters["ascent"].descend(-bounded(loss, self.how.bound, self.how.ceiling))
         return {"concept": loss.item()}

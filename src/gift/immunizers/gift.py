@@ -121,23 +121,18 @@ class GiftRun(Method):
 
     def safe_loss(self, latents: torch.Tensor, cond: Cond, generator: torch.Generator) -> torch.Tensor:
         """L(theta; D_s), or the distance to theta_0's outputs."""
-        model = self.task.model
-        noised = model.noised(latents, generator)
-        target = noised.target
-        if self.how.safe_target == "reference":
-            with torch.no_grad():
-                target = self.task.reference.predict(noised.latents, noised.timesteps, cond)
-        return model.per_sample_loss(model.predict(noised.latents, noised.timesteps, cond), target).mean()
+        reference = self.task.reference if self.how.safe_target == "reference" else None
+        return self.task.model.mean_loss(latents, cond, generator, reference)
 
     def objective(self, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """L(theta; D_h), and beta R - gamma b(L): both from one forward."""
         how = self.how
         latents, cond = self.task.concept.batch(how.batch_size, generator)
         if self.layers is None:
-            loss = self.task.model.loss(latents, cond, generator).mean()
+            loss = self.task.model.mean_loss(latents, cond, generator)
             return loss.detach(), -how.ascent_weight * bounded(loss, how.bound, how.ceiling)
         with self.layers.watching():
-            loss = self.task.model.loss(latents, cond, generator).mean()
+            loss = self.task.model.mean_loss(latents, cond, generator)
         noising = self.layers.distance_to_noise(generator)
         return loss.detach(), how.noise_weight * noising - how.ascent_weight * bounded(loss, how.bound, how.ceiling)
 

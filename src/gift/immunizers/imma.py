@@ -67,7 +67,7 @@ class ImmaRun(Method):
         for adaptation, name, sign in ((True, "adapt", 1.0), (False, "immunize", -1.0)):
             self.move(adaptation)
             latents, cond = self.task.concept.batch(self.how.batch_size, generator)
-            loss = self.task.model.loss(latents, cond, generator).mean()
+            loss = self.task.model.mean_loss(latents, cond, generator)
             self.updaters[name].descend(sign * loss)
             losses.append(loss.item())
         return {"adapt": losses[0], "concept": losses[1]}

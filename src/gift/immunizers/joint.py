@@ -48,15 +48,15 @@ class JointRun(Method):
     def step(self, index: int, generator: torch.Generator) -> Logs:
         """One step down the joint loss."""
         how, model = self.how, self.task.model
-        safe = model.loss(*self.task.safe.batch(how.batch_size, generator), generator).mean()
+        safe = model.mean_loss(*self.task.safe.batch(how.batch_size, generator), generator)
         batch = self.task.concept.batch(how.batch_size, generator)
         noising: torch.Tensor | float = 0.0
         if self.layers:
             with self.layers.watching():
-                concept = model.loss(*batch, generator).mean()
+                concept = model.mean_loss(*batch, generator)
             noising = self.layers.distance_to_noise(generator)
         else:
-            concept = model.loss(*batch, generator).mean()
+            concept = model.mean_loss(*batch, generator)
         total = safe + how.noise_weight * noising - how.ascent_weight * bounded(concept, how.bound, how.ceiling)
         self.updaters["joint"].descend(total)
         return {"safe": safe.item(), "concept": concept.item()}

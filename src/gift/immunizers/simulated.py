@@ -75,7 +75,7 @@ class SimulatedAttack:
             updater = Updater(trained, name=optimiser, rate=rate, accelerator=self.task.accelerator)
             for _ in range(steps):
                 latents, cond = self.task.concept.batch(self.how.batch_size, generator)
-                updater.descend(self.task.model.loss(latents, cond, generator).mean())
+                updater.descend(self.task.model.mean_loss(latents, cond, generator))
             updater.optimiser.zero_grad(set_to_none=True)
             for parameter in weights.values():
                 parameter.requires_grad_(True)

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from gift.errors import NonFiniteError
+from gift.parallel import mean_over_all, share
 
 Cond = dict[str, torch.Tensor]
 """Encoded prompts: named tensors whose first dimension is the prompt."""
@@ -165,6 +166,25 @@ class DenoisingModel(ABC):
         """The model's own training objective L(theta; batch) of each sample, (N,)."""
         noised = self.noised(latents, generator)
         return self.per_sample_loss(self.predict(noised.latents, noised.timesteps, cond), noised.target)
+
+    def mean_loss(
+        self, latents: torch.Tensor, cond: Cond, generator: torch.Generator, reference: DenoisingModel | None = None
+    ) -> torch.Tensor:
+        """The mean of `loss` over a batch, (); of several processes each computes its share (see `gift.parallel`).
+
+        Args:
+            latents: scaled latents (N, C, h, w).
+            cond: their encoded prompts.
+            generator: of the noise and timesteps, drawn for the whole batch in every process.
+            reference: the target is this model's output instead of the objective's.
+        """
+        noised, mine = self.noised(latents, generator), share(len(latents))
+        at, when, target = noised.latents[mine], noised.timesteps[mine], noised.target[mine]
+        cond = {name: tensor[mine] for name, tensor in cond.items()}
+        if reference is not None:
+            with torch.no_grad():
+                target = reference.predict(at, when, cond)
+        return mean_over_all(self.per_sample_loss(self.predict(at, when, cond), target), len(latents))
 
     @torch.no_grad()
     def generate(

@@ -20,6 +20,7 @@ from gift.models.base import GUIDANCE, Cond, DenoisingModel, Noised
 from gift.models.objectives import objective_of
 from gift.models.parameters import GROUPS, SEPARATE, Groups
 from gift.models.patches import unpacked
+from gift.parallel import is_main
 from gift.pixels import as_bytes, as_float
 
 PLAIN_SIDE = 256
@@ -296,6 +297,8 @@ class LatentDiffusion(DenoisingModel):
     def save(self, path: Path | str) -> Path:
         """A folder that `DiffusionPipeline.from_pretrained` opens."""
         target = Path(path)
+        if not is_main():
+            return target
         with whole_folder(target) as part:
             self.pipeline.save_pretrained(part, safe_serialization=True)
         return target

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from gift.models.qwen import QwenImage
 from gift.models.sd import StableDiffusion
 from gift.models.sd3 import StableDiffusion3
 from gift.models.sdxl import StableDiffusionXL
+from gift.parallel import launched
 
 TINY = Path(__file__).resolve().parents[1] / "assets" / "tiny"
 FAMILIES: dict[str, type[LatentDiffusion]] = {
@@ -64,11 +66,18 @@ def load(
     else:
         raise GiftError(f"no model '{name}'; give 'tiny', a diffusers folder, a .safetensors file or a hub id (owner/name)")
     try:
-        pipeline.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        pipeline.to(device or _device())
     except (RuntimeError, AssertionError) as error:
         reason = " ".join(str(error).split())[:160]
         raise GiftError(f"can't use device '{device or 'cuda'}': {reason}; name another device, such as cpu") from error
     return family(pipeline, name, size)
+
+
+def _device() -> str:
+    """A GPU of this process's own, where there is one and the launcher was not told to leave it."""
+    if not torch.cuda.is_available() or os.environ.get("ACCELERATE_USE_CPU", "").lower() in {"1", "true", "yes"}:
+        return "cpu"
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if launched() > 1 else "cuda"
 
 
 def _path(name: str) -> Path | None:

@@ -19,6 +19,7 @@ from safetensors.torch import save as save_tensors
 
 from gift.errors import GiftError
 from gift.files import whole_folder
+from gift.parallel import is_main
 
 NAME = re.compile(r"^step-(\d{8})$")
 MARKER = "complete.json"
@@ -77,11 +78,13 @@ class Checkpoints:
         return sorted(found)
 
     def save(self, step: int, state: dict[str, Any]) -> None:
-        """Writes the state after `step` steps.
+        """Writes the state after `step` steps; of several processes the first one does.
 
         Raises:
             GiftError: the folder can't be written; older checkpoints are kept.
         """
+        if not is_main():
+            return
         tensors: dict[str, torch.Tensor] = {}
         layout = json.dumps(flatten(state, tensors)).encode()
         data = save_tensors(tensors)
@@ -121,7 +124,7 @@ class Checkpoints:
 
     def clear(self) -> None:
         """Removes this run's checkpoints: the result is written, so they are not needed."""
-        for _, path in self._whole():
+        for _, path in self._whole() if is_main() else ():
             shutil.rmtree(path, ignore_errors=True)
-        if self.folder.is_dir() and not any(self.folder.iterdir()):
+        if is_main() and self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 
 from gift.errors import Interrupted
+from gift.parallel import anywhere, wait
 from gift.training.checkpoint import Checkpoints
 from gift.training.progress import Reporter, Silent
 
@@ -88,6 +89,7 @@ def run(
     reporter = reporter or Silent()
     history: list[Logs] = []
     found = checkpoints.latest() if checkpoints else None
+    wait()  # nobody writes a checkpoint before all have looked for one
     if found:
         stepper.load_state(found[1]["stepper"])
         history = [dict(logs) for logs in found[1]["history"]]
@@ -109,7 +111,7 @@ def run(
                 reporter.step(done, history[-1])
                 if after:
                     after(done)
-                if stopping() and done < steps:
+                if anywhere(stopping()) and done < steps:
                     save()
                     kept = f"checkpoint in {checkpoints.folder}; the same command goes on" if checkpoints else "nothing was kept"
                     raise Interrupted(f"{title} stopped at step {done} of {steps}: {kept}")

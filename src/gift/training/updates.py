@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import nn
 
 from gift.errors import GiftError, NonFiniteError
+from gift.parallel import average_gradients
 
 OptimiserName = Literal["adamw", "adam", "sgd", "adafactor", "adamw8bit"]
 ScheduleName = Literal["constant", "cosine", "linear"]
@@ -115,6 +116,7 @@ class Updater:
         check_loss(loss)
         self.optimiser.zero_grad(set_to_none=True)
         self.accelerator.backward(loss)
+        average_gradients(self.parameters)
 
     def apply(self, factor: float = 1.0) -> float:
         """Clips and takes one step at `factor` times the rate; returns the gradient norm before clipping.
