@@ -11,6 +11,7 @@ from gift.bench.workbench import Workbench
 from gift.models import DenoisingModel, load
 from gift.settings import make_attack, make_immunizers
 from gift.training.checkpoint import Checkpoints
+from gift.training.precision import EXACT, Saving
 from gift.training.progress import Reporter, Silent
 
 __all__ = ["Curve", "attack", "immunize", "load"]
@@ -30,6 +31,7 @@ def immunize(
     cache: Path | None = None,
     work: Path | None = None,
     reporter: Reporter | None = None,
+    saving: Saving = EXACT,
     **options: Any,
 ) -> DenoisingModel:
     """Gives a copy of a model that is immunized against a concept. The model itself is not changed.
@@ -47,6 +49,7 @@ def immunize(
         cache: where encoded pictures are kept.
         work: where checkpoints are kept, so that an interrupted run goes on; None for none.
         reporter: told of progress.
+        saving: of memory and time, against rounding.
         **options: hyperparameters of the last method; those of any method of the chain under its name, as esd={"steps": 20}.
 
     Raises:
@@ -65,7 +68,9 @@ def immunize(
         settings = {"method": repr(immunizer), "concept": [str(c) for c in bench.concepts], "seed": seed, "model": model.source}
         if work:
             stages.append(Checkpoints(work / f"{i}-{immunizer.name}", settings))
-        model = immunizer(model, harmful, safe, seed=seed, checkpoints=stages[-1] if work else None, reporter=reporter)
+        model = immunizer(
+            model, harmful, safe, seed=seed, checkpoints=stages[-1] if work else None, reporter=reporter, saving=saving
+        )
     for stage in stages:
         stage.clear()
     return model
@@ -100,6 +105,7 @@ def attack(
     cache: Path | None = None,
     work: Path | None = None,
     reporter: Reporter | None = None,
+    saving: Saving = EXACT,
     **options: Any,
 ) -> Curve:
     """Fine-tunes a copy of a model toward a concept and scores it on the way. The model itself is not changed.
@@ -121,6 +127,7 @@ def attack(
         cache: where encoded pictures are kept.
         work: where checkpoints are kept; None for none.
         reporter: told of progress.
+        saving: of memory and time, against rounding.
         **options: hyperparameters of the attack.
 
     Raises:
@@ -141,7 +148,7 @@ def attack(
     kept = Checkpoints(work, settings | ({"base": base.source} if base else {})) if work else None
     asks = bench.asks(evaluation_pictures)
     trial = attack_and_score(
-        model, how, data, asks, scorer, seed=seed, harmless=harmless, base=base, checkpoints=kept, reporter=reporter
+        model, how, data, asks, scorer, seed=seed, harmless=harmless, base=base, checkpoints=kept, reporter=reporter, saving=saving
     )
     if kept:
         kept.clear()

@@ -89,6 +89,22 @@ def test_without_pictures_the_model_draws_its_own(mine: Path) -> None:
     assert (mine / "out" / WEIGHTS).exists()
 
 
+def test_precision_and_checkpointing_are_taken_from_flags_and_files(mine: Path) -> None:
+    flags = ["--precision", "bf16", "--gradient-checkpointing"]
+    done = CliRunner().invoke(app, immunize("--set", "steps=1", *flags, "--output", "one"))
+    assert done.exit_code == 0, done.output
+    assert yaml.safe_load((mine / "one" / "config.yaml").read_text())["saving"] == {
+        "precision": "bf16",
+        "gradient_checkpointing": True,
+    }
+    again = CliRunner().invoke(app, ["immunize", "--config", "one/config.yaml", "--output", "two"])
+    assert again.exit_code == 0, again.output
+    assert (mine / "one" / WEIGHTS).read_bytes() == (mine / "two" / WEIGHTS).read_bytes()
+    wrong = CliRunner().invoke(app, immunize("--precision", "fp8", "--output", "three"))
+    assert wrong.exit_code == 2
+    assert "precision" in wrong.stderr
+
+
 def test_zero_steps_change_nothing(mine: Path) -> None:
     done = CliRunner().invoke(app, immunize("--set", "steps=0", "--output", "out"))
     assert done.exit_code == 0, done.output

@@ -21,6 +21,7 @@ from gift.models import DenoisingModel
 from gift.training.checkpoint import Checkpoints
 from gift.training.loop import Logs, run
 from gift.training.measure import Meter
+from gift.training.precision import EXACT, Saving
 from gift.training.progress import Reporter
 from gift.training.updates import OptimiserName, Rate, ScheduleName
 
@@ -139,6 +140,7 @@ class Attack(BaseModel, ABC):
         checkpoints: Checkpoints | None = None,
         reporter: Reporter | None = None,
         accelerator: Accelerator | None = None,
+        saving: Saving = EXACT,
     ) -> Attacked:
         """Fine-tunes a copy of `model` on `data`.
 
@@ -152,7 +154,8 @@ class Attack(BaseModel, ABC):
             observe: measures the attacked model; None for not at all.
             checkpoints: where to keep and find checkpoints; None for none.
             reporter: told of progress.
-            accelerator: device and precision; a plain one by default.
+            accelerator: the devices; a plain one by default.
+            saving: of memory and time, against rounding.
 
         Raises:
             GiftError: harmless pictures or a base model are needed and not given.
@@ -166,6 +169,7 @@ class Attack(BaseModel, ABC):
         work = self.start(model, base)
         work.denoiser.train()
         accelerator = accelerator or Accelerator(cpu=model.device.type == "cpu")
+        saving.apply(work, accelerator)
         watching = 0.0
 
         def after(done: int) -> None:
@@ -185,6 +189,7 @@ class Attack(BaseModel, ABC):
                 fine_tuning, steps=self.steps, seed=seed, title=self.name, checkpoints=checkpoints, reporter=reporter, after=after
             )
         fine_tuning.check()
+        saving.release(work)
         self.release(work)
         attacked = self.shown(model, work, fine_tuning.weights)
         for part in (attacked.denoiser, *(attacked.text_encoders.values() if self.trains_text else ())):

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 METHODS = {"original": "none", "esd": "esd", "ascent": "ascent", "imma": "esd+imma", "gift": "esd+gift"}
 CONTROL = "esd"
 WIDER: dict[str, dict[str, dict[str, Any]]] = {
-    "style": {"esd": {"steps": 200, "rate": 5e-4}},
+    "style": {"esd": {"steps": 200, "rate": 3e-4}},
     "category": {"esd": {"steps": 200}},
 }
 """Hyperparameters by a concept's kind, where a file says nothing else: with ESD's own 80 steps at 2e-4, which erase an object, the

@@ -16,6 +16,7 @@ from gift.data.prompts import Ask
 from gift.metrics.concept import mean
 from gift.models import DenoisingModel
 from gift.training.checkpoint import Checkpoints
+from gift.training.precision import EXACT, Saving
 from gift.training.progress import Reporter
 
 
@@ -90,6 +91,7 @@ def attack_and_score(
     checkpoints: Checkpoints | None = None,
     reporter: Reporter | None = None,
     watch: Watch | None = None,
+    saving: Saving = EXACT,
 ) -> Trial:
     """Attacks a copy of `model` and scores it at `steps_to_look`.
 
@@ -109,6 +111,7 @@ def attack_and_score(
         checkpoints: where to keep and find the attack's checkpoints.
         reporter: told of progress.
         watch: told of each look after the first; again of those that a resumed run takes again.
+        saving: of memory and time, against rounding.
     """
     own = [replace(ask, prompt=reworded(ask.prompt, ask.mention, attack.word)) for ask in asks]
     first = {0: before or score_model(model, asks, scorer)} if own == list(asks) else {}
@@ -130,6 +133,7 @@ def attack_and_score(
         observe=observe,
         checkpoints=checkpoints,
         reporter=reporter,
+        saving=saving,
     )
     seen = {step: Scored(found["images"], list(found["scores"])) for step, found in done.observations}
     return Trial(done, first | seen, own)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from gift.cli.common import (
+    CheckpointingOption,
     ConceptOption,
     ConfigOption,
+    PrecisionOption,
     SeedOption,
     SetOption,
     check_pictures,
     output_folder,
     reporting,
     resolve,
+    saving,
     write_config,
 )
 
@@ -37,6 +40,8 @@ def attack(
         typer.Option(help="Score by likeness to the attacker's pictures: bundled, clip:FOLDER, dino:FOLDER, …"),
     ] = None,
     kohya: Annotated[bool | None, typer.Option("--kohya", help="Write the LoRA in kohya's layout, too.")] = None,
+    precision: PrecisionOption = None,
+    gradient_checkpointing: CheckpointingOption = None,
     config: ConfigOption = None,
     seed: SeedOption = None,
     settings: SetOption = None,
@@ -45,7 +50,15 @@ def attack(
 
     Example: `gift attack out/model --concept mushroom --attack lora --steps 150 --output attacked/`
     """
-    flags = {"model": model, "concept": concept, "attack": attack, "steps": steps, "concept_images": concept_images, "seed": seed}
+    flags: dict[str, Any] = {
+        "model": model,
+        "concept": concept,
+        "attack": attack,
+        "steps": steps,
+        "concept_images": concept_images,
+        "seed": seed,
+    }
+    flags |= saving(precision, gradient_checkpointing)
     flags |= {"skip_bad_images": skip_bad_images, "search": search, "similarity": similarity, "kohya": kohya}
     given = resolve(config, flags, settings)
     from gift.api import attack as run
@@ -80,9 +93,15 @@ def attack(
         if chosen.search:
             search_attack(opened, chosen, folder, reporter)
             return
-        rest = chosen.model_dump(exclude={"model", "options", "search", "kohya"})
+        rest = chosen.model_dump(exclude={"saving", "model", "options", "search", "kohya"})
         curve = run(
-            opened, **rest, cache=folder / "work" / "latents", work=folder / "work" / "steps", reporter=reporter, **chosen.options
+            opened,
+            **rest,
+            cache=folder / "work" / "latents",
+            work=folder / "work" / "steps",
+            reporter=reporter,
+            saving=chosen.saving,
+            **chosen.options,
         )
         done = curve.trial.attacked
         curve.save(folder / "weights")

@@ -27,6 +27,10 @@ ConceptOption = Annotated[str | None, typer.Option("--concept", help="NAME, styl
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="A hyperparameter, key=value; may be repeated.")]
 TOGETHER = ("immunize", "attack")
 """The verbs that several processes can run together."""
+PrecisionOption = Annotated[str | None, typer.Option("--precision", help="fp32, or bf16 for the denoiser's forwards in training.")]
+CheckpointingOption = Annotated[
+    bool | None, typer.Option("--gradient-checkpointing", help="Less memory: compute activations anew instead of keeping them.")
+]
 P = ParamSpec("P")
 
 
@@ -99,6 +103,13 @@ def resolve(config: Path | None, flags: dict[str, Any], options: list[str] | Non
             raise GiftError(f"{config}: options: {kept!r} is not a list of 'option: value' lines")
         resolved["options"] = _over(kept, parse_options(options))
     return resolved
+
+
+def saving(precision: str | None, checkpointing: bool | None) -> dict[str, dict[str, Any]]:
+    """The flags of `Saving` that were given, as a configuration file would say them."""
+    given = {"precision": precision, "gradient_checkpointing": checkpointing}
+    some = {key: value for key, value in given.items() if value is not None}
+    return {"saving": some} if some else {}
 
 
 def _over(kept: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:

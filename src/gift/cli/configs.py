@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gift.bench.config import LARGEST_SEED
 from gift.metrics.embedders import STAND_IN
+from gift.training.precision import EXACT, Saving
 
 
 class _Config(BaseModel):
@@ -19,7 +20,11 @@ class _Config(BaseModel):
     seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
 
 
-class ImmunizeConfig(_Config):
+class _TrainingConfig(_Config):
+    saving: Saving = EXACT
+
+
+class ImmunizeConfig(_TrainingConfig):
     """`gift immunize`."""
 
     concept: str | list[str]  # type: ignore[assignment]
@@ -32,7 +37,7 @@ class ImmunizeConfig(_Config):
     options: dict[str, Any] = Field(default_factory=dict)
 
 
-class AttackConfig(_Config):
+class AttackConfig(_TrainingConfig):
     """`gift attack`."""
 
     attack: str = "lora"

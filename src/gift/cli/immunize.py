@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from gift.cli.common import ConfigOption, SeedOption, check_pictures, output_folder, reporting, resolve, write_config
+from gift.cli.common import (
+    CheckpointingOption,
+    ConfigOption,
+    PrecisionOption,
+    SeedOption,
+    check_pictures,
+    output_folder,
+    reporting,
+    resolve,
+    saving,
+    write_config,
+)
 
 
 @reporting
@@ -23,6 +34,8 @@ def immunize(
     ] = None,
     safe_images: Annotated[Path | None, typer.Option(help="Folder of pictures to keep; else the model draws them.")] = None,
     skip_bad_images: Annotated[bool | None, typer.Option("--skip-bad-images", help="Go on without unreadable pictures.")] = None,
+    precision: PrecisionOption = None,
+    gradient_checkpointing: CheckpointingOption = None,
     config: ConfigOption = None,
     seed: SeedOption = None,
     settings: Annotated[
@@ -37,13 +50,14 @@ def immunize(
 
     Example: `gift immunize tiny --concept mushroom --method esd+gift --output out/`
     """
-    flags = {
+    flags: dict[str, Any] = {
         "model": model,
         "concept": concept or None,
         "method": method,
         "concept_images": concept_images,
         "safe_images": safe_images,
     }
+    flags |= saving(precision, gradient_checkpointing)
     given = resolve(config, {**flags, "skip_bad_images": skip_bad_images, "seed": seed}, settings)
     from gift.api import immunize as run
     from gift.bench.workbench import Workbench
@@ -63,7 +77,7 @@ def immunize(
         Workbench.of(opened, chosen.concept, chosen.seed)  # an unknown concept is told before anything is written
         reporter.say(opened.describe())
         write_config(folder, "immunize", chosen.model_dump(mode="json"))
-        rest = chosen.model_dump(exclude={"model", "options"})
+        rest = chosen.model_dump(exclude={"saving", "model", "options"})
         with Meter() as meter:
             out = run(
                 opened,
@@ -71,6 +85,7 @@ def immunize(
                 cache=folder / "work" / "latents",
                 work=folder / "work" / "steps",
                 reporter=reporter,
+                saving=chosen.saving,
                 **chosen.options,
             )
         out.save(folder / "model")

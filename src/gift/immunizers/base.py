@@ -17,6 +17,7 @@ from gift.models.parameters import select_parameters
 from gift.training.checkpoint import Checkpoints
 from gift.training.loop import run
 from gift.training.method import TrainingRun
+from gift.training.precision import EXACT, Saving
 from gift.training.progress import Reporter
 
 
@@ -80,6 +81,7 @@ class Immunizer(BaseModel, ABC):
         checkpoints: Checkpoints | None = None,
         reporter: Reporter | None = None,
         accelerator: Accelerator | None = None,
+        saving: Saving = EXACT,
     ) -> DenoisingModel:
         """Immunizes a copy of `model`.
 
@@ -90,7 +92,8 @@ class Immunizer(BaseModel, ABC):
             seed: of every draw of the run.
             checkpoints: where to keep and find checkpoints; None for none.
             reporter: told of progress.
-            accelerator: device and precision; a plain one by default.
+            accelerator: the devices; a plain one by default.
+            saving: of memory and time, against rounding.
 
         Returns:
             The immunized copy. With zero steps its weights are bit-identical to the model's.
@@ -104,11 +107,13 @@ class Immunizer(BaseModel, ABC):
             accelerator = accelerator or Accelerator(cpu=model.device.type == "cpu")
             torch.manual_seed(seed)  # for libraries that initialise their own parts (peft); every draw of ours has its generator
             out.denoiser.train()
+            saving.apply(out, accelerator)
             method = self.begin(Task(out, model, concept, safe, accelerator, seed))
             try:
                 run(method, steps=self.total_steps, seed=seed, title=self.name, checkpoints=checkpoints, reporter=reporter)
             finally:
                 method.close()
+                saving.release(out)
             broken = next((n for n, p in out.denoiser.named_parameters() if not torch.isfinite(p).all()), None)
             if broken:
                 raise NonFiniteError(

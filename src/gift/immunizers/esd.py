@@ -62,6 +62,6 @@ class EsdRun(Method):
             both = {name: torch.cat([tensor, self.empty[name].expand_as(tensor)]) for name, tensor in cond.items()}
             named, blank = task.reference.predict(latents.repeat(2, 1, 1, 1), times.repeat(2), both).chunk(2)
             target = blank - how.eta * (named - blank)
-        loss = task.model.per_sample_loss(task.model.predict(latents, times, cond), target).mean()
+        loss = task.model.per_sample_loss(task.model.predict_in_training(latents, times, cond), target).mean()
         self.updaters["esd"].descend(loss)
         return {"erase": loss.item()}

@@ -49,8 +49,10 @@ class DenoisingModel(ABC):
         source: where it was loaded from, for records.
         denoiser_part: the name of the denoiser's part of the pipeline, and so of its LoRA files.
         more_lora_targets: modules of the denoiser that get a LoRA beside to_k, to_q, to_v and to_out.0, as in diffusers' trainers.
+        compute: what the denoiser's training forwards compute in; weights, losses and optimisers stay fp32.
     """
 
+    compute: torch.dtype = torch.float32
     denoiser_part: ClassVar[str]
     more_lora_targets: ClassVar[tuple[str, ...]] = ()
 
@@ -167,6 +169,11 @@ class DenoisingModel(ABC):
         noised = self.noised(latents, generator)
         return self.per_sample_loss(self.predict(noised.latents, noised.timesteps, cond), noised.target)
 
+    def predict_in_training(self, latents: torch.Tensor, timesteps: torch.Tensor, cond: Cond) -> torch.Tensor:
+        """`predict`, computed in `compute`."""
+        with torch.autocast(latents.device.type, self.compute, enabled=self.compute is not torch.float32):
+            return self.predict(latents, timesteps, cond)
+
     def mean_loss(
         self, latents: torch.Tensor, cond: Cond, generator: torch.Generator, reference: DenoisingModel | None = None
     ) -> torch.Tensor:
@@ -184,7 +191,7 @@ class DenoisingModel(ABC):
         if reference is not None:
             with torch.no_grad():
                 target = reference.predict(at, when, cond)
-        return mean_over_all(self.per_sample_loss(self.predict(at, when, cond), target), len(latents))
+        return mean_over_all(self.per_sample_loss(self.predict_in_training(at, when, cond), target), len(latents))
 
     @torch.no_grad()
     def generate(
