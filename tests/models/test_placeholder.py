@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+from gift.attacks import TextualInversion
+from gift.data.latents import LatentSet
 from gift.errors import GiftError
-from gift.models.placeholder import PlaceholderEmbedding, add_placeholder, fold_placeholder, save_placeholder
+from gift.models.placeholder import PlaceholderEmbedding, add_placeholder, fold_placeholder, open_placeholder, save_placeholder
 from gift.models.sd import StableDiffusion
 
 OLD = ["a fox", "the sea", "", "zebra " * 20]
@@ -76,3 +78,28 @@ def test_the_file_holds_the_rows_by_the_token(random_model: StableDiffusion, tmp
 def test_what_can_not_be_a_new_word_is_refused(random_model: StableDiffusion, token: str, start: str, words: str) -> None:
     with pytest.raises(GiftError, match=words):
         add_placeholder(random_model.copy(text=True), token, 1, start)
+
+
+@pytest.mark.parametrize("vectors", [1, 3])
+def test_a_file_of_textual_inversion_is_opened_as_by_any_user(
+    random_model: StableDiffusion, concept_set: LatentSet, tmp_path: Path, vectors: int
+) -> None:
+    how = TextualInversion(steps=3, batch_size=2, rate=0.5, vectors=vectors)
+    attacked = how(random_model, concept_set)
+    attacked.save(tmp_path / "w")
+    (file,) = (tmp_path / "w").glob("*.safetensors")
+    own = random_model.copy(text=True)
+    word = open_placeholder(own, file)
+    assert torch.equal(own.generate([f"a {word}"], [1], steps=2), attacked.model.generate([f"a {word}"], [1], steps=2))
+    assert word not in random_model.pipeline.tokenizer.get_vocab()
+
+
+def test_other_files_are_told(random_model: StableDiffusion, tmp_path: Path) -> None:
+    with pytest.raises(GiftError, match="no file"):
+        open_placeholder(random_model, tmp_path / "none.safetensors")
+    save_file({"a": torch.zeros(2), "b": torch.zeros(2)}, tmp_path / "two.safetensors")
+    with pytest.raises(GiftError, match="holds 2 tensors"):
+        open_placeholder(random_model, tmp_path / "two.safetensors")
+    save_file({"<x>": torch.zeros(1, 5)}, tmp_path / "wide.safetensors")
+    with pytest.raises(GiftError, match="does not fit this model"):
+        open_placeholder(random_model.copy(text=True), tmp_path / "wide.safetensors")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ from gift.bench.price import price_of, shift_of
 from gift.bench.trial import score_model
 from gift.bench.workbench import Workbench
 from gift.data.concept import speaks_art
+from gift.data.mention import reworded
 from gift.errors import GiftError
 from gift.metrics.concept import mean
 from gift.metrics.embedders import STAND_IN, load_embedder
 from gift.metrics.intervals import bootstrap
 from gift.models import DenoisingModel, load
 from gift.models.lora import open_lora
+from gift.models.placeholder import open_placeholder
 
 
 def evaluate_model(
@@ -25,6 +28,7 @@ def evaluate_model(
     *,
     original: DenoisingModel | str = "tiny",
     lora: Path | None = None,
+    embeds: Path | None = None,
     pictures: int = 72,
     safe_pictures: int = 120,
     neighbour_pictures: int = 24,
@@ -39,6 +43,7 @@ def evaluate_model(
         concept: what to look for.
         original: the model before the defence; its pictures of the same prompts and seeds are the reference.
         lora: a folder with LoRA files to load on the model.
+        embeds: a Textual Inversion file to load on it; the concept is then asked for by its word.
         pictures: of the concept.
         safe_pictures: of other prompts.
         neighbour_pictures: of the concept's nearest neighbours together; 0 leaves them out.
@@ -60,7 +65,11 @@ def evaluate_model(
     scorer = bench.judge(similarity[0], 2, concept_images) if concept_images and similarity else bench.scorer
     if lora:
         open_lora(opened, lora)
-    found = score_model(opened, bench.asks(pictures), scorer)
+    concept_asks = bench.asks(pictures)
+    if embeds:
+        word = open_placeholder(opened, embeds)
+        concept_asks = [replace(ask, prompt=reworded(ask.prompt, ask.mention, lambda _: word)) for ask in concept_asks]
+    found = score_model(opened, concept_asks, scorer)
     asks = bench.safe_evaluation(safe_pictures)
     words, seeds = [a.prompt for a in asks], [a.seed for a in asks]
     safe = opened.generate(words, seeds)

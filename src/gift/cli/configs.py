@@ -57,6 +57,7 @@ class EvaluateConfig(_Config):
 
     original: str = "tiny"
     lora: Path | None = None
+    embeds: Path | None = None
     pictures: int = Field(default=72, ge=2)
     safe_pictures: int = Field(default=120, ge=4)
     neighbour_pictures: int = Field(default=24, ge=0)

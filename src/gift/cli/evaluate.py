@@ -15,6 +15,7 @@ def evaluate(
     model: Annotated[str | None, typer.Argument(help="'tiny', a diffusers folder, a .safetensors file or a hub id.")] = None,
     concept: ConceptOption = None,
     lora: Annotated[Path | None, typer.Option(help="A folder with pytorch_lora_weights.safetensors to load on the model.")] = None,
+    embeds: Annotated[Path | None, typer.Option(help="A Textual Inversion file to load on the model.")] = None,
     original: Annotated[
         str | None, typer.Option(help="The model before the defence: FID, KID and collapse are against it.")
     ] = None,
@@ -34,7 +35,7 @@ def evaluate(
     Example: `gift evaluate out/model --concept mushroom --output evaluation/`
     """
     flags = {"model": model, "concept": concept, "lora": lora, "original": original, "similarity": similarity, "seed": seed}
-    flags |= {"concept_images": concept_images}
+    flags |= {"concept_images": concept_images, "embeds": embeds}
     given = resolve(config, flags)
     from gift.bench.evaluation import evaluate_model
     from gift.cli.configs import EvaluateConfig

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
 from gift.errors import GiftError
 from gift.models.base import DenoisingModel
+from gift.models.loading import check_safetensors
 
 
 class PlaceholderEmbedding(nn.Module):
@@ -95,3 +96,31 @@ def save_placeholder(model: DenoisingModel, token: str, vectors: int, folder: Pa
         ids = model.tokenizers[part].convert_tokens_to_ids(names_of(token, vectors))
         rows = encoder.get_input_embeddings().weight[ids].detach().cpu().contiguous()
         save_file({token: rows}, folder / f"{stem}{part.removeprefix('text_encoder')}.safetensors", metadata={"format": "pt"})
+
+
+def open_placeholder(model: DenoisingModel, file: Path) -> str:
+    """Teaches a model the word of a Textual Inversion file, as any user of diffusers would.
+
+    Args:
+        model: its tokenizer and text encoder are changed in place.
+        file: safetensors with one embedding, named by its word: (width,) or (vectors, width).
+
+    Returns:
+        The word.
+
+    Raises:
+        GiftError: no such file, another kind of file, or one for another text encoder.
+    """
+    if not file.is_file():
+        raise GiftError(f"no file {file}; give the .safetensors that Textual Inversion wrote")
+    check_safetensors(file)
+    names = list(load_file(file))
+    if len(names) != 1:
+        raise GiftError(f"{file} holds {len(names)} tensors; a Textual Inversion file has one embedding, named by its word")
+    if not hasattr(model.pipeline, "load_textual_inversion"):
+        raise GiftError(f"a {type(model.pipeline).__name__} reads no Textual Inversion")
+    try:
+        model.pipeline.load_textual_inversion(str(file.parent), weight_name=file.name, token=names[0])
+    except (ValueError, RuntimeError, KeyError) as error:
+        raise GiftError(f"{file} does not fit this model: {' '.join(str(error).split())[:160]}") from error
+    return names[0]
