@@ -91,7 +91,8 @@ class LatentDiffusion(DenoisingModel):
         if self.image_size <= 0 or self.image_size % step:
             raise GiftError(f"{source}: pictures of {self.image_size} px are not possible; give a multiple of {step}")
         pipeline.set_progress_bar_config(disable=True)
-        pipeline.vae.to(torch.float32)
+        if pipeline.vae.dtype != torch.float32:
+            pipeline.vae.to(torch.float32)
         for part in (pipeline.vae, *self.text_encoders.values()):
             part.requires_grad_(False).eval()
 
