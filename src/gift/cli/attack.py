@@ -14,6 +14,7 @@ from gift.cli.common import (
     PrecisionOption,
     SeedOption,
     SetOption,
+    TrackerOption,
     check_pictures,
     output_folder,
     reporting,
@@ -42,6 +43,7 @@ def attack(
     kohya: Annotated[bool | None, typer.Option("--kohya", help="Write the LoRA in kohya's layout, too.")] = None,
     precision: PrecisionOption = None,
     gradient_checkpointing: CheckpointingOption = None,
+    tracker: TrackerOption = None,
     config: ConfigOption = None,
     seed: SeedOption = None,
     settings: SetOption = None,
@@ -58,7 +60,7 @@ def attack(
         "concept_images": concept_images,
         "seed": seed,
     }
-    flags |= saving(precision, gradient_checkpointing)
+    flags |= {**saving(precision, gradient_checkpointing), "tracker": tracker}
     flags |= {"skip_bad_images": skip_bad_images, "search": search, "similarity": similarity, "kohya": kohya}
     given = resolve(config, flags, settings)
     from gift.api import attack as run
@@ -74,6 +76,7 @@ def attack(
     from gift.parallel import launched
     from gift.settings import make_attack, validated
     from gift.training.progress import Live
+    from gift.training.tracking import finish, tracked
 
     options = given.get("options")
     if isinstance(options, dict) and "steps" in options:  # --steps and --set steps are one
@@ -82,7 +85,7 @@ def attack(
     if chosen.search and launched() > 1:
         raise GiftError("a search is for one process; leave --search out, or accelerate launch")
     make_attack(chosen.attack, {"steps": chosen.steps, **chosen.options})
-    reporter = Live()
+    reporter = tracked(Live(), chosen.tracker, output, chosen.model_dump(mode="json"))
     with output_folder(output) as folder:
         check_pictures(chosen.concept_images, skip_bad_images=chosen.skip_bad_images)
         opened = load(chosen.model)
@@ -93,7 +96,7 @@ def attack(
         if chosen.search:
             search_attack(opened, chosen, folder, reporter)
             return
-        rest = chosen.model_dump(exclude={"saving", "model", "options", "search", "kohya"})
+        rest = chosen.model_dump(exclude={"saving", "tracker", "model", "options", "search", "kohya"})
         curve = run(
             opened,
             **rest,
@@ -125,4 +128,5 @@ def attack(
             print(f"step {step:>5}  {'likeness' if chosen.similarity else 'concept score'} {score:.3f}")
         for flag in flags_found:
             print(f"note: {flag}")
+        finish(reporter)
         reporter.say(f"weights in {folder / 'weights'} after {done.seconds:.0f} s; {done.matched} tensors trained")

@@ -31,6 +31,7 @@ PrecisionOption = Annotated[str | None, typer.Option("--precision", help="fp32, 
 CheckpointingOption = Annotated[
     bool | None, typer.Option("--gradient-checkpointing", help="Less memory: compute activations anew instead of keeping them.")
 ]
+TrackerOption = Annotated[str | None, typer.Option("--tracker", help="Send losses to tensorboard, wandb or mlflow, too.")]
 P = ParamSpec("P")
 
 

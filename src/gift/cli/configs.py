@@ -22,6 +22,7 @@ class _Config(BaseModel):
 
 class _TrainingConfig(_Config):
     saving: Saving = EXACT
+    tracker: str | None = None
 
 
 class ImmunizeConfig(_TrainingConfig):

@@ -12,6 +12,7 @@ from gift.cli.common import (
     ConfigOption,
     PrecisionOption,
     SeedOption,
+    TrackerOption,
     check_pictures,
     output_folder,
     reporting,
@@ -36,6 +37,7 @@ def immunize(
     skip_bad_images: Annotated[bool | None, typer.Option("--skip-bad-images", help="Go on without unreadable pictures.")] = None,
     precision: PrecisionOption = None,
     gradient_checkpointing: CheckpointingOption = None,
+    tracker: TrackerOption = None,
     config: ConfigOption = None,
     seed: SeedOption = None,
     settings: Annotated[
@@ -57,7 +59,7 @@ def immunize(
         "concept_images": concept_images,
         "safe_images": safe_images,
     }
-    flags |= saving(precision, gradient_checkpointing)
+    flags |= {**saving(precision, gradient_checkpointing), "tracker": tracker}
     given = resolve(config, {**flags, "skip_bad_images": skip_bad_images, "seed": seed}, settings)
     from gift.api import immunize as run
     from gift.bench.workbench import Workbench
@@ -67,17 +69,18 @@ def immunize(
     from gift.settings import make_immunizers, validated
     from gift.training.measure import Meter
     from gift.training.progress import Live
+    from gift.training.tracking import finish, tracked
 
     chosen = validated(ImmunizeConfig, given, "immunize")
     methods = make_immunizers(chosen.method, chosen.options)
-    reporter = Live()
+    reporter = tracked(Live(), chosen.tracker, output, chosen.model_dump(mode="json"))
     with output_folder(output) as folder:
         check_pictures(chosen.concept_images, chosen.safe_images, skip_bad_images=chosen.skip_bad_images)
         opened = load(chosen.model)
         Workbench.of(opened, chosen.concept, chosen.seed)  # an unknown concept is told before anything is written
         reporter.say(opened.describe())
         write_config(folder, "immunize", chosen.model_dump(mode="json"))
-        rest = chosen.model_dump(exclude={"saving", "model", "options"})
+        rest = chosen.model_dump(exclude={"saving", "tracker", "model", "options"})
         with Meter() as meter:
             out = run(
                 opened,
@@ -98,6 +101,7 @@ def immunize(
                 "peak_mb": round(meter.peak_mb, 1),
             },
         )
+        finish(reporter)
         reporter.say(f"immunized model in {folder / 'model'} after {meter.seconds:.0f} s; peak memory {meter.peak_mb:.0f} MB")
         reporter.say(f"next: gift attack {folder / 'model'} --concept '{out_concept(chosen.concept)}'")
 

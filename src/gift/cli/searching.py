@@ -23,7 +23,7 @@ def search_attack(opened: DenoisingModel, chosen: AttackConfig, folder: Path, re
     from gift.settings import make_attack
 
     first = make_attack(chosen.attack, {"steps": chosen.steps, **chosen.options})
-    kept = chosen.model_dump(exclude={"model", "concept", "attack", "steps", "options", "search", "kohya", "saving"})
+    kept = chosen.model_dump(exclude={"model", "concept", "attack", "steps", "options", "search", "kohya", "saving", "tracker"})
     found = find_worst(opened, chosen.concept, first, SearchConfig(trials=chosen.search), folder, **kept, reporter=reporter)
     write_json(folder / "search.json", {"config": chosen.model_dump(mode="json"), **found})
     worst = found["worst"]
