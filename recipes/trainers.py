@@ -7,6 +7,7 @@ The trainers are not in diffusers' package: give a checkout of its repository. T
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -22,8 +23,9 @@ from PIL import Image
 from gift.attacks import ATTACKS
 from gift.bench.evaluation import evaluate_model
 from gift.bench.workbench import Workbench
-from gift.data.art import load_art
-from gift.errors import GiftError
+from gift.cli.common import reporting
+from gift.data.attack_pictures import attack_pictures
+from gift.errors import GiftError, one_of
 from gift.files import write_bytes, write_json, write_text
 from gift.models import load
 from gift.models.lora import LORA_FILE
@@ -91,7 +93,7 @@ def write_pictures(folder: Path, images: torch.Tensor, captions: list[str]) -> N
         data = png_bytes(Image.fromarray(image.permute(1, 2, 0).numpy()))
         for part in ("plain", "captioned"):
             write_bytes(folder / part / f"{i}.png", data)
-        lines.append(f'{{"file_name": "{i}.png", "text": "{caption}"}}\n')
+        lines.append(json.dumps({"file_name": f"{i}.png", "text": caption}) + "\n")
     write_text(folder / "captioned" / "metadata.jsonl", "".join(lines))
 
 
@@ -126,9 +128,12 @@ def main(
     bench = Workbench.of(load(model), concept, seed)
     if bench.art is None or bench.concept.kind != "object":
         raise GiftError("give a model with the bundled words, and an object")
-    noun = load_art().object(bench.concept.name).noun
-    data = bench.attack_set(pictures)
-    write_pictures(output / "pictures", bench.attack_images(pictures), [data.prompts[i] for i in data.which.tolist()])
+    unknown = next((name for name in only or () if name not in TRAINERS), None)
+    if unknown:
+        raise one_of("trainer", unknown, list(TRAINERS))
+    noun = bench.art.object(bench.concept.name).noun
+    _, captions = attack_pictures(bench.concept, bench.art, pictures, seed)
+    write_pictures(output / "pictures", bench.attack_images(pictures), captions)
     where = str(Path(model).resolve())
     rows: dict[str, Any] = {"before": evaluate_model(where, concept, original=original, seed=seed, neighbour_pictures=0)}
     for name in only or list(TRAINERS):
@@ -148,4 +153,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    typer.run(reporting(main))

@@ -66,3 +66,9 @@ def test_a_trainer_that_fails_or_is_not_there_is_told_in_one_line(checkout: Path
     script.write_text("raise SystemExit('out of luck')")
     with pytest.raises(GiftError, match="failed: out of luck; all of it is in"):
         main(checkout, art_model, original=art_model, pictures=2, only=["text_to_image_lora"], output=tmp_path / "out")
+
+
+def test_an_unknown_trainer_is_told(checkout: Path, art_model: str, tmp_path: Path) -> None:
+    with pytest.raises(GiftError, match="did you mean dreambooth_lora"):
+        main(checkout, art_model, original=art_model, pictures=2, only=["dreambooth_lor"], output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -11,6 +11,7 @@ from gift.cli.common import (
     CheckpointingOption,
     ConceptOption,
     ConfigOption,
+    ModelArgument,
     PrecisionOption,
     SeedOption,
     SetOption,
@@ -26,7 +27,7 @@ from gift.cli.common import (
 
 @reporting
 def attack(
-    model: Annotated[str | None, typer.Argument(help="'tiny', a diffusers folder, a .safetensors file or a hub id.")] = None,
+    model: ModelArgument = None,
     concept: ConceptOption = None,
     attack: Annotated[str | None, typer.Option("--attack", help="See gift list attacks.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps.", min=0)] = None,

@@ -19,6 +19,7 @@ from gift.errors import GiftError
 from gift.files import write_text
 from gift.parallel import is_main, launched
 
+ModelArgument = Annotated[str | None, typer.Argument(help="'tiny', a diffusers folder, a .safetensors file or a hub id.")]
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", "-c", help="YAML file with any of the options below; flags go over it.")
 ]

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from gift.cli.common import ConceptOption, ConfigOption, SeedOption, output_folder, reporting, resolve, write_config
+from gift.cli.common import ConceptOption, ConfigOption, ModelArgument, SeedOption, output_folder, reporting, resolve, write_config
 
 
 @reporting
 def evaluate(
-    model: Annotated[str | None, typer.Argument(help="'tiny', a diffusers folder, a .safetensors file or a hub id.")] = None,
+    model: ModelArgument = None,
     concept: ConceptOption = None,
     lora: Annotated[Path | None, typer.Option(help="A folder with pytorch_lora_weights.safetensors to load on the model.")] = None,
     embeds: Annotated[Path | None, typer.Option(help="A Textual Inversion file to load on the model.")] = None,

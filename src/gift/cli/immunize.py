@@ -10,6 +10,7 @@ import typer
 from gift.cli.common import (
     CheckpointingOption,
     ConfigOption,
+    ModelArgument,
     PrecisionOption,
     SeedOption,
     TrackerOption,
@@ -24,7 +25,7 @@ from gift.cli.common import (
 
 @reporting
 def immunize(
-    model: Annotated[str | None, typer.Argument(help="'tiny', a diffusers folder, a .safetensors file or a hub id.")] = None,
+    model: ModelArgument = None,
     concept: Annotated[
         list[str] | None, typer.Option("--concept", help="NAME, style:NAME or category:NAME; may be repeated.")
     ] = None,
