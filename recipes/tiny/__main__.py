@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -68,6 +69,19 @@ def denoiser(steps: int = 16000, warm: bool = False, compiled: bool = False) -> 
     from .denoiser import train
 
     train(steps, warm, compiled)
+
+
+@app.command()
+def twin(
+    output: Path,
+    never: Annotated[list[str], typer.Option(help="A concept that it never sees; may be repeated.")],
+    steps: int = 12000,
+    compiled: bool = False,
+) -> None:
+    """Train a twin of the bundled model that never saw some concepts (resumable)."""
+    from .twin import train_twin
+
+    train_twin(output, never, steps, compiled)
 
 
 @app.command()

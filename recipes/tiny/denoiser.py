@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from safetensors.torch import load_file
 from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from gift.data.art import load_art
+from gift.data.art import Art, load_art
 from gift.data.augment import move
+from gift.data.concept import parse_concept
 from gift.pixels import as_float
 
 from . import autoencoder
@@ -97,17 +101,36 @@ def warm_start(model: nn.ModuleDict) -> None:
     print("started from the shipped weights", flush=True)
 
 
-def train(steps: int, warm: bool = False, compiled: bool = False) -> None:
-    """Trains to `steps`, resuming if it can; with `warm`, a run without a checkpoint starts from the shipped weights."""
+def without(art: Art, concepts: Sequence[str], objects: torch.Tensor, styles: torch.Tensor) -> torch.Tensor:
+    """Which pairs show none of the concepts, (pairs,) of bool."""
+    hidden = [parse_concept(text, art) for text in concepts]
+    pairs = zip(objects.tolist(), styles.tolist(), strict=True)
+    return torch.tensor([not any(c.holds(art, art.names[o], art.trained_styles[s]) for c in hidden) for o, s in pairs])
+
+
+def train(
+    steps: int, warm: bool = False, compiled: bool = False, never: Sequence[str] = (), checkpoint: Path = WORK / "denoiser.pt"
+) -> None:
+    """Trains to `steps`, resuming if it can.
+
+    Args:
+        steps: optimiser steps.
+        warm: a run without a checkpoint starts from the shipped weights.
+        compiled: by `torch.compile`.
+        never: concepts of which the run sees no picture and no caption.
+        checkpoint: where the run is kept.
+    """
     art = load_art()
     data, objects, styles = latents()
+    seen = without(art, never, objects, styles)
+    data, objects, styles = data[:, seen], objects[seen], styles[seen]
     tokenizer, model = make()
-    if warm and not (WORK / "denoiser.pt").exists():
+    if warm and not checkpoint.exists():
         warm_start(model)
     text_encoder: CLIPTextModel = model["text_encoder"]
     unet = torch.compile(model["unet"]) if compiled else model["unet"]
     scheduler = make_scheduler()
-    run = Run(WORK / "denoiser.pt", model, peak=1e-3, steps=steps, ema=0.998)
+    run = Run(checkpoint, model, peak=1e-3, steps=steps, ema=0.998)
 
     def loss(step: int, generator: torch.Generator) -> torch.Tensor:
         pick = torch.randint(data.shape[1], (BATCH,), generator=generator)
