@@ -32,9 +32,10 @@ def immunize(
     work: Path | None = None,
     reporter: Reporter | None = None,
     saving: Saving = EXACT,
+    in_place: bool = False,
     **options: Any,
 ) -> DenoisingModel:
-    """Gives a copy of a model that is immunized against a concept. The model itself is not changed.
+    """Gives a copy of a model that is immunized against a concept. The model itself is not changed, unless `in_place`.
 
     Args:
         model: a model, or what `load` takes.
@@ -50,6 +51,7 @@ def immunize(
         work: where checkpoints are kept, so that an interrupted run goes on; None for none.
         reporter: told of progress.
         saving: of memory and time, against rounding.
+        in_place: change `model` itself: its weights are then in memory once. So it is done where `model` is a path or a name.
         **options: hyperparameters of the last method; those of any method of the chain under its name, as esd={"steps": 20}.
 
     Raises:
@@ -58,7 +60,8 @@ def immunize(
         Interrupted: stopped on request.
     """
     immunizers = make_immunizers(method, options)
-    model = model if isinstance(model, DenoisingModel) else load(model)
+    if not isinstance(model, DenoisingModel):
+        model, in_place = load(model), True
     say = reporter.say if reporter else Silent().say
     bench = Workbench.of(model, concept, seed, say=say, skip_bad_images=skip_bad_images)
     harmful = bench.concept_set(concept_pictures, Path(concept_images) if concept_images else None, cache)
@@ -69,7 +72,14 @@ def immunize(
         if work:
             stages.append(Checkpoints(work / f"{i}-{immunizer.name}", settings))
         model = immunizer(
-            model, harmful, safe, seed=seed, checkpoints=stages[-1] if work else None, reporter=reporter, saving=saving
+            model,
+            harmful,
+            safe,
+            seed=seed,
+            checkpoints=stages[-1] if work else None,
+            reporter=reporter,
+            saving=saving,
+            in_place=in_place or i > 0,
         )
     for stage in stages:
         stage.clear()

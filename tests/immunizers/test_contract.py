@@ -33,6 +33,7 @@ MOVING: list[Immunizer] = [
     Gift(steps=3, settle_steps=1, batch_size=2, attacker=ATTACKER),
     Gift.plain(steps=4, batch_size=2, attacker=ATTACKER, train="cross-attention", immunize_optimiser="sgd", project=False),
     Gift.plain(steps=4, batch_size=2, attacker=Attacker(steps=2, batch_size=2, kinds=("full",), optimisers=("sgd", "adam"))),
+    Gift(steps=3, settle_steps=1, batch_size=2, attacker=ATTACKER, adapter_rank=2, project_on="momentum"),
 ]
 ALL: list[Immunizer] = [Nothing(), *MOVING]
 moving = pytest.mark.parametrize("how", MOVING, ids=repr)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from typing import Literal
 
 import pytest
@@ -12,7 +14,10 @@ from torch import nn
 from gift.data.latents import LatentSet
 from gift.immunizers import Ascent, Attacker, Esd, Gift, Imma, Immunizer, Joint
 from gift.immunizers.base import Method, Task
+from gift.immunizers.gift import GiftRun
+from gift.immunizers.imma import ADAPTER, ImmaRun
 from gift.immunizers.terms import Bound, bounded
+from gift.models.lora import switch_lora
 from gift.models.sd import StableDiffusion
 from gift.training.loop import step_generator
 from tests.conftest import State, fixed_loss, moved, same_state, state_of
@@ -24,7 +29,7 @@ PLAIN = Gift.plain(steps=3, batch_size=2, ascent_weight=0.0, project=False, safe
 def task(random_model: StableDiffusion, concept_set: LatentSet, safe_set: LatentSet) -> Task:
     model = random_model.copy()
     model.denoiser.train()
-    return Task(model, random_model, concept_set, safe_set, Accelerator(cpu=True), 0)
+    return Task(model, concept_set, safe_set, Accelerator(cpu=True), 0)
 
 
 def stepped(how: Immunizer, task: Task, steps: int = 1) -> tuple[Method, list[dict[str, float]]]:
@@ -112,19 +117,96 @@ def test_distillation_stands_still_at_the_original(random_model: StableDiffusion
     assert fixed_loss(how(random_model, task.concept, task.safe), task.safe) == pytest.approx(fixed_loss(random_model, task.safe))
 
 
-def esd_by_hand(how: Esd, task: Task) -> float:
+def test_distillation_is_onto_the_originals_outputs(random_model: StableDiffusion, task: Task) -> None:
+    how = Gift.plain(steps=2, settle_steps=2, safe_steps=2, batch_size=2, safe_rate=1e-3, safe_target="reference")
+    method = how.begin(task)
+    for i in range(how.total_steps):
+        generator = step_generator(0, i)
+        latents, cond = task.safe.batch(2, generator)
+        noised = task.model.noised(latents, generator)
+        with torch.no_grad():
+            target, out = (m.predict(noised.latents, noised.timesteps, cond) for m in (random_model, task.model))
+        log = method.step(i, step_generator(0, i))
+        if i >= how.steps:  # a step with one safe batch, at weights that the rounds have moved
+            assert log["safe"] == pytest.approx(float((out - target).square().mean()), rel=1e-4)
+            assert log["safe"] > 0
+
+
+@pytest.mark.parametrize(
+    "how", [PLAIN, Gift(steps=2, batch_size=2, attacker=Attacker(steps=1, rank=1)), Esd(steps=2, batch_size=1)], ids=repr
+)
+def test_in_place_gives_the_same_weights_and_no_second_denoiser(
+    random_model: StableDiffusion, task: Task, how: Immunizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apart = state_of(how(random_model, task.concept, task.safe))
+    monkeypatch.setattr(StableDiffusion, "copy", None)
+    out = how(random_model, task.concept, task.safe, in_place=True)
+    assert out is random_model
+    assert same_state(state_of(out), apart)
+
+
+def test_projection_on_the_mean_safe_gradient(task: Task) -> None:
+    how = Gift.plain(steps=2, batch_size=2, project_on="momentum", immunize_optimiser="sgd")
+    method = how.begin(task)
+    assert isinstance(method, GiftRun)
+    method.step(0, step_generator(0, 0))
+    seen: list[list[torch.Tensor | None]] = []
+    method.change_gradients = seen.append  # type: ignore[method-assign, assignment]
+    method.step(1, step_generator(0, 1))
+    means = [method.updaters["safe"].optimiser.state[p]["exp_avg"] for p in method.weights.values()]
+    assert all(kept is mean for kept, mean in zip(seen[0], means, strict=True))  # the optimiser's own tensors: no copies
+
+
+ADAPTED = [
+    Ascent(steps=3, batch_size=2, adapter_rank=2),
+    Joint(steps=3, batch_size=2, adapter_rank=2),
+    Imma(steps=3, batch_size=2, rank=1, adapter_rank=2),
+    Esd(steps=3, batch_size=2, sampler_steps=3, adapter_rank=2),
+    Gift(steps=2, settle_steps=1, batch_size=2, attacker=Attacker(steps=2, batch_size=2, rank=1), adapter_rank=2),
+]
+
+
+@pytest.mark.parametrize("how", ADAPTED, ids=repr)
+def test_an_adapter_is_trained_and_merged(task: Task, how: Immunizer) -> None:
+    task = replace(task, rank=how.adapter_rank)
+    torch.manual_seed(0)  # peft draws the adapter from the global generator
+    method, before = how.begin(task), state_of(task.model)
+    for i in range(how.total_steps):
+        method.step(i, step_generator(0, i))
+    size = sum(p.numel() for p in method.weights.values())
+    kept = sum(t.numel() for t in method.updaters[min(method.updaters)].optimiser.state_dict()["state"][0].values() if t.ndim)
+    assert kept <= 2 * size < 0.2 * sum(t.numel() for t in before.values())
+    latents, cond = task.safe.at(torch.arange(2))
+    generator = torch.Generator().manual_seed(5)
+    noised = task.model.noised(latents, generator)
+    with torch.no_grad():
+        attached = task.model.predict(noised.latents, noised.timesteps, cond)
+        if isinstance(method, ImmaRun):  # its own adaptation is not released
+            switch_lora(task.model, ADAPTER, on=False)
+            attached = task.model.predict(noised.latents, noised.timesteps, cond)
+        method.finish()
+        method.close()
+        merged = task.model.predict(noised.latents, noised.timesteps, cond)
+    torch.testing.assert_close(merged, attached, rtol=1e-4, atol=1e-5)
+    changed = moved(
+        {name.replace(".base_layer.", "."): t for name, t in before.items() if "lora_" not in name}, state_of(task.model)
+    )
+    assert changed
+    assert all(re.search(r"\.to_(q|k|v|out\.0)\.weight$", name) for name in changed)
+
+
+def esd_by_hand(how: Esd, task: Task, original: nn.Module) -> float:
     generator = step_generator(0, 0)
     pick = torch.randint(len(task.concept.prompts), (how.batch_size,), generator=generator)
     seeds = torch.randint(2**31, (how.batch_size,), generator=generator).tolist()
     stop = int(torch.randint(1, how.sampler_steps, (1,), generator=generator))
     prompts = [task.concept.prompts[i] for i in pick.tolist()]
     x, at = task.model.sample_latents(prompts, seeds, steps=how.sampler_steps, guidance=how.guidance, stop_after=stop)
-    named, blank = (task.reference.encode_prompts(p)["states"] for p in (prompts, [""] * how.batch_size))
+    named, blank = (task.model.encode_prompts(p)["states"] for p in (prompts, [""] * how.batch_size))
     total = 0.0
     with torch.no_grad():
         for i in range(how.batch_size):
-            unet = task.reference.pipeline.unet
-            with_concept, without = (unet(x[i : i + 1], at, c[i : i + 1]).sample for c in (named, blank))
+            with_concept, without = (original(x[i : i + 1], at, c[i : i + 1]).sample for c in (named, blank))
             target = without - how.eta * (with_concept - without)
             total += float(((task.model.pipeline.unet(x[i : i + 1], at, named[i : i + 1]).sample - target) ** 2).mean())
     return total / how.batch_size
@@ -132,14 +214,17 @@ def esd_by_hand(how: Esd, task: Task) -> float:
 
 @pytest.mark.parametrize("eta", [0.0, 2.0])
 def test_esd_regresses_onto_the_negative_guidance(task: Task, eta: float) -> None:
-    how = Esd(batch_size=3, sampler_steps=4, eta=eta, rate=1e-3)
-    expected = esd_by_hand(how, task)
+    how, original = Esd(batch_size=3, sampler_steps=4, eta=eta, rate=1e-3), task.model.copy().denoiser
+    expected = esd_by_hand(how, task, original)
     assert expected > 0
     method, (log,) = stepped(how, task)
     assert log["erase"] == pytest.approx(expected, rel=1e-4)
     for _ in range(20):
         method.step(0, step_generator(0, 0))
-    assert method.step(0, step_generator(0, 0))["erase"] < log["erase"] / 2
+    expected = esd_by_hand(how, task, original)  # theta_0 is still what it regresses onto
+    last = method.step(0, step_generator(0, 0))["erase"]
+    assert last == pytest.approx(expected, rel=1e-4)
+    assert last < log["erase"] / 2
 
 
 def names_matching(state: State, *words: str) -> set[str]:

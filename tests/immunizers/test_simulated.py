@@ -9,6 +9,7 @@ from accelerate import Accelerator
 from gift.data.latents import LatentSet
 from gift.immunizers.base import Task
 from gift.immunizers.simulated import Attacker, Kind, SimulatedAttack
+from gift.models.lora import detach_lora, has_lora
 from gift.models.parameters import select_parameters
 from gift.models.sd import StableDiffusion
 from tests.conftest import fixed_loss, same_state, state_of
@@ -24,7 +25,12 @@ def strong(steps: int, kind: Kind) -> Attacker:
 
 @pytest.fixture
 def task(random_model: StableDiffusion, concept_set: LatentSet, safe_set: LatentSet) -> Task:
-    return Task(random_model.copy(), random_model, concept_set, safe_set, Accelerator(cpu=True), 0)
+    return Task(random_model.copy(), concept_set, safe_set, Accelerator(cpu=True), 0)
+
+
+def take_off(task: Task) -> None:
+    if has_lora(task.model):
+        detach_lora(task.model)
 
 
 def gradients(task: Task, attacker: Attacker, seed: int = 0, choice: str = "all") -> dict[str, torch.Tensor]:
@@ -40,7 +46,7 @@ def gradients(task: Task, attacker: Attacker, seed: int = 0, choice: str = "all"
     assert inside.keys() == weights.keys()
     assert all(p.grad is not None and torch.equal(p.grad, inside[name]) for name, p in weights.items())
     assert all(p.requires_grad for p in weights.values())
-    attack.close()
+    take_off(task)
     return {name.replace(".base_layer.", "."): g for name, g in inside.items()}
 
 
@@ -91,7 +97,7 @@ def test_an_error_inside_puts_the_weights_back(task: Task, kind: Kind) -> None:
     with pytest.raises(ZeroDivisionError), attack(weights, torch.Generator().manual_seed(0)):
         raise ZeroDivisionError
     assert fixed_loss(task.model, task.concept) == weights_before
-    attack.close()
+    take_off(task)
     assert same_state(state_of(task.model), before)
 
 
@@ -103,7 +109,6 @@ def test_switched_off_it_does_nothing(task: Task) -> None:
         assert steps == 0
         assert same_state(state_of(task.model), before)
     assert torch.equal(generator.get_state(), was)
-    attack.close()
 
 
 def test_draws_cover_the_distribution(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,9 +81,9 @@ def test_switching_and_redrawing(random_model: StableDiffusion) -> None:
     weights = attach_lora(random_model, 2)
     shake(weights)
     changed = output(random_model)
-    switch_lora(random_model, on=False)
+    switch_lora(random_model, "default", on=False)
     assert torch.equal(output(random_model), was)
-    switch_lora(random_model, on=True)
+    switch_lora(random_model, "default", on=True)
     assert torch.equal(output(random_model), changed)
     redraw_lora(weights, torch.Generator().manual_seed(0))
     first = {name: w.detach().clone() for name, w in weights.items()}

@@ -52,7 +52,7 @@ def contender(name: str, model: DenoisingModel, concept: LatentSet, safe: Latent
     if name == "plain":
         stepper = FineTuning(Full(batch_size=BATCH), copy, safe, accelerator)
     else:
-        stepper = CONTENDERS[name].begin(Task(copy, model, concept, safe, accelerator, 0))
+        stepper = CONTENDERS[name].begin(Task(copy, concept, safe, accelerator, 0))
     return lambda i: stepper.step(i, step_generator(0, i))
 
 

@@ -90,6 +90,7 @@ def immunize(
                 work=folder / "work" / "steps",
                 reporter=reporter,
                 saving=chosen.saving,
+                in_place=True,
                 **chosen.options,
             )
         out.save(folder / "model")

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from gift.data.latents import LatentSet
 from gift.errors import NonFiniteError
 from gift.models import DenoisingModel
+from gift.models.lora import attach_lora, detach_lora, has_lora, merge_lora, switch_lora
 from gift.models.parameters import select_parameters
 from gift.training.checkpoint import Checkpoints
 from gift.training.loop import run
@@ -20,34 +21,50 @@ from gift.training.method import TrainingRun
 from gift.training.precision import EXACT, Saving
 from gift.training.progress import Reporter
 
+LORA = "immunization"
+
 
 @dataclass(frozen=True)
 class Task:
     """What an immunizer works on.
 
     Attributes:
-        model: theta; its denoiser is trained in place.
-        reference: theta_0, never changed.
+        model: theta, when a run begins still theta_0; its denoiser is trained in place.
         concept: D_h, the concept's set.
         safe: D_s, the safe set.
         accelerator: device, precision, backward.
         seed: of the run.
+        rank: of the LoRA that is trained instead of the weights; None for the weights.
     """
 
     model: DenoisingModel
-    reference: DenoisingModel
     concept: LatentSet
     safe: LatentSet
     accelerator: Accelerator
     seed: int
+    rank: int | None = None
 
 
 class Method(TrainingRun):
-    """One run of an immunizer on its task."""
+    """One run of an immunizer on its task: on the chosen weights, or on a LoRA that is merged into them at the end."""
 
     def __init__(self, task: Task, train: str) -> None:
-        super().__init__(select_parameters(task.model.denoiser, train))
         self.task = task
+        if task.rank is None:
+            super().__init__(select_parameters(task.model.denoiser, train))
+        else:
+            super().__init__(attach_lora(task.model, task.rank, LORA))
+            switch_lora(task.model, LORA, on=True)  # where other adapters are switched off
+
+    def finish(self) -> None:
+        """After the last step."""
+        if self.task.rank is not None:
+            merge_lora(self.task.model, LORA)
+
+    def close(self) -> None:
+        """Takes every adapter off."""
+        if has_lora(self.task.model):
+            detach_lora(self.task.model)
 
 
 class Immunizer(BaseModel, ABC):
@@ -61,6 +78,9 @@ class Immunizer(BaseModel, ABC):
 
     steps: int = Field(default=100, ge=0, description="immunization steps")
     batch_size: int = Field(default=16, ge=1, description="pictures of each set a step (choice)")
+    adapter_rank: int | None = Field(
+        default=None, ge=1, description="train a LoRA of this rank, merged at the end, instead of the weights (off by default)"
+    )
 
     @abstractmethod
     def begin(self, task: Task) -> Method:
@@ -82,11 +102,12 @@ class Immunizer(BaseModel, ABC):
         reporter: Reporter | None = None,
         accelerator: Accelerator | None = None,
         saving: Saving = EXACT,
+        in_place: bool = False,
     ) -> DenoisingModel:
-        """Immunizes a copy of `model`.
+        """Immunizes a copy of `model`, or `model` itself.
 
         Args:
-            model: theta_0; unchanged.
+            model: theta_0; unchanged, unless `in_place`.
             concept: D_h.
             safe: D_s.
             seed: of every draw of the run.
@@ -94,23 +115,25 @@ class Immunizer(BaseModel, ABC):
             reporter: told of progress.
             accelerator: the devices; a plain one by default.
             saving: of memory and time, against rounding.
+            in_place: change `model` itself, so that its weights are in memory once. A run that fails leaves it half changed.
 
         Returns:
-            The immunized copy. With zero steps its weights are bit-identical to the model's.
+            The immunized copy, or `model`. With zero steps its weights are bit-identical to the model's.
 
         Raises:
             NonFiniteError: a loss, gradient or weight became NaN; the last checkpoint is kept.
             Interrupted: stopped on request; a checkpoint was written.
         """
-        out = model.copy()
+        out = model if in_place else model.copy()
         if self.total_steps:
             accelerator = accelerator or Accelerator(cpu=model.device.type == "cpu")
             torch.manual_seed(seed)  # for libraries that initialise their own parts (peft); every draw of ours has its generator
             out.denoiser.train()
             saving.apply(out, accelerator)
-            method = self.begin(Task(out, model, concept, safe, accelerator, seed))
+            method = self.begin(Task(out, concept, safe, accelerator, seed, self.adapter_rank))
             try:
                 run(method, steps=self.total_steps, seed=seed, title=self.name, checkpoints=checkpoints, reporter=reporter)
+                method.finish()
             finally:
                 method.close()
                 saving.release(out)

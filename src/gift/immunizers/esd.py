@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 
 from gift.immunizers.base import Immunizer, Method, Task
+from gift.immunizers.original import Original
 from gift.training.loop import Logs
 from gift.training.updates import Rate, Updater
 
@@ -45,6 +46,7 @@ class EsdRun(Method):
     def __init__(self, how: Esd, task: Task) -> None:
         super().__init__(task, VARIANTS[how.variant])
         self.how = how
+        self.original = Original(self.weights.values())
         self.updaters["esd"] = Updater(self.weights.values(), name="adam", rate=how.rate, clip=None, accelerator=task.accelerator)
         self.empty = task.model.unconditional(task.model.encode_prompts([""]))
 
@@ -58,9 +60,9 @@ class EsdRun(Method):
         prompts = [task.concept.prompts[i] for i in pick.tolist()]
         latents, at = task.model.sample_latents(prompts, seeds, steps=how.sampler_steps, guidance=how.guidance, stop_after=stop)
         times = at.expand(len(latents))
-        with torch.no_grad():
+        with self.original():
             both = {name: torch.cat([tensor, self.empty[name].expand_as(tensor)]) for name, tensor in cond.items()}
-            named, blank = task.reference.predict(latents.repeat(2, 1, 1, 1), times.repeat(2), both).chunk(2)
+            named, blank = task.model.predict(latents.repeat(2, 1, 1, 1), times.repeat(2), both).chunk(2)
             target = blank - how.eta * (named - blank)
         loss = task.model.per_sample_loss(task.model.predict_in_training(latents, times, cond), target).mean()
         self.updaters["esd"].descend(loss)

@@ -12,13 +12,14 @@ import torch
 from pydantic import Field, model_validator
 
 from gift.immunizers.base import Immunizer, Method, Task
+from gift.immunizers.original import outputs_ahead
 from gift.immunizers.simulated import Attacker, SimulatedAttack
 from gift.immunizers.terms import Bound, Distance, Noise, Representations, bounded, project_away, total_norm
-from gift.models import Cond
 from gift.training.loop import Logs
 from gift.training.updates import OptimiserName, Rate, Updater, scheduled
 
 SafeTarget = Literal["data", "reference"]
+Direction = Literal["gradient", "momentum"]
 PLAIN: dict[str, Any] = {"attacker": {"steps": 0}, "safe_target": "data", "settle_steps": 0}
 """Options of the plain method, as a configuration says them."""
 
@@ -46,6 +47,10 @@ class Gift(Immunizer):
     distance: Distance = Field(default="mse", description="distance to noise: mse, or mmd as RepNoise (choice)")
     noise: Noise = Field(default="standard", description="standard normal, or matched to the layer's running moments (choice)")
     project: bool = Field(default=True, description="G: take out the component that would raise the safe loss (choice)")
+    project_on: Direction = Field(
+        default="gradient",
+        description="G: the last safe gradient, or the safe optimiser's running mean of them, which takes no memory of its own",
+    )
     rescale: float | None = Field(
         default=None, gt=0, description="G: norm of the gradient relative to the safe one's; off by default"
     )
@@ -86,6 +91,16 @@ class GiftRun(Method):
         self.how = how
         self.attack = SimulatedAttack(how.attacker, task)  # before the weights are chosen: it renames those that it wraps
         super().__init__(task, how.train)
+        self.targets: list[torch.Tensor] | None = None  # theta_0's outputs on every safe batch, in the order of the steps
+        if how.safe_target == "reference":
+            self.targets = outputs_ahead(
+                task.model,
+                task.safe,
+                batch_size=how.batch_size,
+                seed=task.seed,
+                steps=how.total_steps,
+                batches=lambda index: how.safe_steps if index < how.steps else 1,
+            )
         weights = list(self.weights.values())
         self.updaters["safe"] = Updater(weights, rate=how.safe_rate, accelerator=task.accelerator)
         self.updaters["immunize"] = Updater(
@@ -98,9 +113,10 @@ class GiftRun(Method):
         """K safe steps and an immunizing one; or, in the settling phase, one safe step."""
         how = self.how
         if index >= how.steps:
-            return {"safe": self.keep(generator, scheduled("cosine", index - how.steps, how.settle_steps, 0))}
-        safe = [self.keep(generator, 1.0) for _ in range(how.safe_steps)][-1]
-        held = [p.grad for p in self.weights.values()] if self.watches_safe else []
+            batch = how.steps * how.safe_steps + index - how.steps
+            return {"safe": self.keep(batch, generator, scheduled("cosine", index - how.steps, how.settle_steps, 0))}
+        safe = [self.keep(index * how.safe_steps + k, generator, 1.0) for k in range(how.safe_steps)][-1]
+        held = self.safe_direction() if self.watches_safe else []
         for parameter in self.weights.values():
             parameter.grad = None
         updater = self.updaters["immunize"]
@@ -112,17 +128,25 @@ class GiftRun(Method):
         updater.apply()
         return {"safe": safe, "concept": loss.item(), "objective": objective.item()}
 
-    def keep(self, generator: torch.Generator, factor: float) -> float:
-        """One step of the lower level; the safe gradient stays on the weights."""
+    def keep(self, batch: int, generator: torch.Generator, factor: float) -> float:
+        """One step of the lower level, down L(theta; D_s) or the distance to theta_0's outputs; its gradient stays.
+
+        Args:
+            batch: how many safe batches came before.
+            generator: of the draws.
+            factor: on the learning rate.
+        """
         latents, cond = self.task.safe.batch(self.how.batch_size, generator)
-        loss = self.safe_loss(latents, cond, generator)
+        loss = self.task.model.mean_loss(latents, cond, generator, self.targets[batch] if self.targets is not None else None)
         self.updaters["safe"].descend(loss, factor)
         return loss.item()
 
-    def safe_loss(self, latents: torch.Tensor, cond: Cond, generator: torch.Generator) -> torch.Tensor:
-        """L(theta; D_s), or the distance to theta_0's outputs."""
-        reference = self.task.reference if self.how.safe_target == "reference" else None
-        return self.task.model.mean_loss(latents, cond, generator, reference)
+    def safe_direction(self) -> list[torch.Tensor | None]:
+        """What G looks at: each weight's last safe gradient, or their running mean in the safe optimiser."""
+        if self.how.project_on == "gradient":
+            return [p.grad for p in self.weights.values()]
+        means = self.updaters["safe"].optimiser.state
+        return [means[p].get("exp_avg") for p in self.weights.values()]
 
     def objective(self, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """L(theta; D_h), and beta R - gamma b(L): both from one forward."""
@@ -157,7 +181,3 @@ class GiftRun(Method):
         """Takes them up."""
         if self.layers:
             self.layers.moments = state["moments"]
-
-    def close(self) -> None:
-        """Takes the simulated adapter off."""
-        self.attack.close()

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 
 from gift.immunizers.base import Immunizer, Method, Task
-from gift.models.lora import attach_lora, detach_lora
+from gift.models.lora import attach_lora, switch_lora
 from gift.training.loop import Logs
 from gift.training.updates import Rate, Updater
 
@@ -49,6 +49,7 @@ class ImmaRun(Method):
     def __init__(self, how: Imma, task: Task) -> None:
         self.lora = attach_lora(task.model, how.rank, ADAPTER)
         super().__init__(task, how.train)
+        switch_lora(task.model, ADAPTER, on=True)
         self.how = how
         shared: dict[str, Any] = {"decay": how.decay, "accelerator": task.accelerator}
         self.updaters["adapt"] = Updater(self.lora.values(), rate=how.adapt_rate, **shared)
@@ -81,7 +82,3 @@ class ImmaRun(Method):
         """Takes them up."""
         for name, parameter in self.lora.items():
             parameter.copy_(state["lora"][name])
-
-    def close(self) -> None:
-        """Takes the adaptation off: only the base weights are released."""
-        detach_lora(self.task.model)

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from torch import nn
 
 from gift.immunizers.base import Task
-from gift.models.lora import attach_lora, detach_lora, redraw_lora, switch_lora
+from gift.models.lora import attach_lora, redraw_lora, switch_lora
 from gift.training.updates import OptimiserName, Rate, Updater
 
 Kind = Literal["full", "lora"]
@@ -34,7 +34,11 @@ class Attacker(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     steps: int = Field(default=16, ge=0, description="most steps of a simulated attack; 0 switches it off (choice)")
-    kinds: tuple[Kind, ...] = Field(default=("full", "lora"), min_length=1, description="what the attack trains")
+    kinds: tuple[Kind, ...] = Field(
+        default=("full", "lora"),
+        min_length=1,
+        description="what the attack trains; 'full' takes memory for the weights that move three times over (values, optimiser)",
+    )
     full_rates: Rates = Field(default=(1e-4, 1e-3), description="range of learning rates, log-uniform")
     lora_rates: Rates = Field(default=(5e-4, 5e-3), description="range of learning rates, log-uniform")
     rank: int = Field(default=8, ge=1, description="LoRA rank")
@@ -50,7 +54,7 @@ class SimulatedAttack:
         self.lora: dict[str, nn.Parameter] = {}
         if how.steps and "lora" in how.kinds:
             self.lora = attach_lora(task.model, how.rank, ADAPTER)
-            switch_lora(task.model, on=False)
+            switch_lora(task.model, ADAPTER, on=False)
 
     @contextmanager
     def __call__(self, weights: dict[str, nn.Parameter], generator: torch.Generator) -> Iterator[int]:
@@ -94,7 +98,7 @@ class SimulatedAttack:
     @contextmanager
     def _adapter(self, weights: dict[str, nn.Parameter], generator: torch.Generator) -> Iterator[list[nn.Parameter]]:
         redraw_lora(self.lora, generator)
-        switch_lora(self.task.model, on=True)
+        switch_lora(self.task.model, ADAPTER, on=True)
         for parameter in weights.values():
             parameter.requires_grad_(False)
         for parameter in self.lora.values():
@@ -102,13 +106,8 @@ class SimulatedAttack:
         try:
             yield list(self.lora.values())
         finally:
-            switch_lora(self.task.model, on=False)
+            switch_lora(self.task.model, ADAPTER, on=False)
             for parameter in self.lora.values():
                 parameter.requires_grad_(False)
             for parameter in weights.values():
                 parameter.requires_grad_(True)
-
-    def close(self) -> None:
-        """Takes the adapter off."""
-        if self.lora:
-            detach_lora(self.task.model)

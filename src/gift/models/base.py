@@ -175,7 +175,7 @@ class DenoisingModel(ABC):
             return self.predict(latents, timesteps, cond)
 
     def mean_loss(
-        self, latents: torch.Tensor, cond: Cond, generator: torch.Generator, reference: DenoisingModel | None = None
+        self, latents: torch.Tensor, cond: Cond, generator: torch.Generator, target: torch.Tensor | None = None
     ) -> torch.Tensor:
         """The mean of `loss` over a batch, (); of several processes each computes its share (see `gift.parallel`).
 
@@ -183,15 +183,12 @@ class DenoisingModel(ABC):
             latents: scaled latents (N, C, h, w).
             cond: their encoded prompts.
             generator: of the noise and timesteps, drawn for the whole batch in every process.
-            reference: the target is this model's output instead of the objective's.
+            target: what this process's share of the batch is compared with, instead of the objective's target.
         """
         noised, mine = self.noised(latents, generator), share(len(latents))
-        at, when, target = noised.latents[mine], noised.timesteps[mine], noised.target[mine]
+        at, when, goal = noised.latents[mine], noised.timesteps[mine], noised.target[mine] if target is None else target
         cond = {name: tensor[mine] for name, tensor in cond.items()}
-        if reference is not None:
-            with torch.no_grad():
-                target = reference.predict(at, when, cond)
-        return mean_over_all(self.per_sample_loss(self.predict_in_training(at, when, cond), target), len(latents))
+        return mean_over_all(self.per_sample_loss(self.predict_in_training(at, when, cond), goal), len(latents))
 
     @torch.no_grad()
     def generate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -40,10 +41,12 @@ def _attach(module: Any, targets: tuple[str, ...], config: PeftConfig, name: str
     config.target_modules = list(targets)
     module.requires_grad_(False)
     try:
-        if hasattr(module, "load_lora_adapter"):  # a module of diffusers, which keeps books of its adapters
-            module.add_adapter(config, adapter_name=name)
-        else:
-            inject_adapter_in_model(config, module, name)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # two adapters are meant
+            if hasattr(module, "load_lora_adapter"):  # a module of diffusers, which keeps books of its adapters
+                module.add_adapter(config, adapter_name=name)
+            else:
+                inject_adapter_in_model(config, module, name)
     except ValueError as error:
         raise GiftError(f"LoRA matches no module of {type(module).__name__}: {' '.join(str(error).split())[:120]}") from error
     weights = {key: p for key, p in module.named_parameters() if f".{name}." in f"{key}."}
@@ -100,15 +103,40 @@ def redraw_lora(weights: dict[str, nn.Parameter], generator: torch.Generator) ->
             weight.zero_()
 
 
-def switch_lora(model: DenoisingModel, on: bool) -> None:
-    """Whether forwards pass through the adapters."""
-    for module in model.denoiser.modules():
-        if isinstance(module, BaseTunerLayer):
-            module.enable_adapters(on)
+def _layers_of(model: DenoisingModel) -> list[BaseTunerLayer]:
+    return [module for module in model.denoiser.modules() if isinstance(module, BaseTunerLayer)]
+
+
+def has_lora(model: DenoisingModel) -> bool:
+    """Whether the denoiser has an adapter."""
+    return bool(_layers_of(model))
+
+
+def switch_lora(model: DenoisingModel, name: str, *, on: bool) -> None:
+    """Whether the denoiser's forwards pass through an adapter; what its other adapters do stays.
+
+    Gradients of all adapters' weights are then as peft sets them: required by those that are on.
+    """
+    for module in _layers_of(model):
+        others = [] if module.disable_adapters else [other for other in module.active_adapters if other != name]
+        active = [*others, name] if on else others
+        module.enable_adapters(bool(active))
+        if active:
+            module.set_adapter(active)
+
+
+@torch.no_grad()
+def merge_lora(model: DenoisingModel, name: str) -> None:
+    """Adds an adapter's change to the denoiser's weights; `detach_lora` then leaves it there.
+
+    Where the weights are half precision the sum is rounded to it.
+    """
+    for module in _layers_of(model):
+        module.merge(adapter_names=[name])
 
 
 def detach_lora(model: DenoisingModel) -> None:
-    """Takes every adapter off; the base weights are as they were."""
+    """Takes every adapter off; the base weights are as they were, or as `merge_lora` left them."""
     denoiser: Any = model.denoiser
     if hasattr(denoiser, "unload_lora"):
         denoiser.unload_lora()

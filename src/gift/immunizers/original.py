@@ -1,0 +1,68 @@
+"""theta_0 without a second model: its outputs computed ahead of training, or its values of the weights that move kept aside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from gift.data.latents import LatentSet
+from gift.models import DenoisingModel
+from gift.parallel import share
+from gift.training.loop import step_generator
+
+
+class Original:
+    """theta_0's values of the weights that move, which take the weights' place inside a block.
+
+    Args:
+        weights: the weights, still theta_0's. Their values are copied: as much memory again as they take.
+    """
+
+    def __init__(self, weights: Iterable[nn.Parameter]) -> None:
+        self.weights = list(weights)
+        self.values = [p.detach().clone() for p in self.weights]
+
+    def _swap(self) -> None:
+        for i, parameter in enumerate(self.weights):
+            parameter.data, self.values[i] = self.values[i], parameter.data
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        """Inside the block the model is theta_0. Nothing that a backward pass still needs may be computed inside."""
+        self._swap()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self._swap()
+
+
+@torch.no_grad()
+def outputs_ahead(
+    model: DenoisingModel, data: LatentSet, *, batch_size: int, seed: int, steps: int, batches: Callable[[int], int]
+) -> list[torch.Tensor]:
+    """The outputs of a model, as it is now, on the batches that a run's steps will draw first.
+
+    Args:
+        model: theta_0.
+        data: what the batches are drawn from.
+        batch_size: rows of a batch.
+        seed: of the run: step `i` draws from `step_generator(seed, i)`.
+        steps: of the run.
+        batches: how many batches step `i` draws before anything else, each followed by its noise and timesteps.
+
+    Returns:
+        One tensor (N, C, h, w) a batch, in the order in which they are drawn; of several processes each has its share.
+    """
+    rows = []
+    for index in range(steps):
+        generator = step_generator(seed, index)
+        for _ in range(batches(index)):
+            latents, cond = data.batch(batch_size, generator)
+            noised, mine = model.noised(latents, generator), share(len(latents))
+            given = {name: tensor[mine] for name, tensor in cond.items()}
+            rows.append(model.predict(noised.latents[mine], noised.timesteps[mine], given))
+    return rows
