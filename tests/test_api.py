@@ -40,10 +40,28 @@ def test_several_concepts_share_the_batch() -> None:
     bench = Workbench.of(gift.load("tiny"), ["mushroom", "style:openmoji"])
     both = bench.concept_set(8)
     assert both.weights is not None
-    assert len(both) == 8
+    assert len(both) == 16
     assert any("mushroom" in p for p in both.prompts)
     assert any("openmoji" in p for p in both.prompts)
     assert not [p for p in bench.safe_set(20).prompts if "mushroom" in p or "openmoji" in p]
+
+
+def test_losses_before_and_after_are_told_for_each_concept() -> None:
+    losses: dict[str, dict[str, float]] = {}
+    gift.immunize(
+        "tiny",
+        ["mushroom", "style:openmoji"],
+        "ascent",
+        steps=2,
+        rate=1e-3,
+        concept_pictures=4,
+        safe_pictures=4,
+        balance=[1, 3],
+        told=losses.update,
+    )
+    assert list(losses) == ["mushroom", "style:openmoji", "safe"]
+    assert all(found["pictures"] == 4 and found["before"] > 0 for found in losses.values())
+    assert all(losses[name]["after"] > losses[name]["before"] for name in ("mushroom", "style:openmoji"))
 
 
 @pytest.mark.parametrize("name", ["load", "immunize", "attack", "ATTACKS", "IMMUNIZERS", "Curve", "GiftError"])

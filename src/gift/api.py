@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from gift.bench.losses import Losses, mean_losses, parts_of
 from gift.bench.trial import Trial, attack_and_score
 from gift.bench.workbench import Workbench
 from gift.models import DenoisingModel, load
@@ -27,11 +28,13 @@ def immunize(
     safe_images: Path | str | None = None,
     concept_pictures: int = 64,
     safe_pictures: int = 192,
+    balance: Sequence[float] | None = None,
     skip_bad_images: bool = False,
     cache: Path | None = None,
     work: Path | None = None,
     reporter: Reporter | None = None,
     saving: Saving = EXACT,
+    told: Callable[[Losses], None] | None = None,
     in_place: bool = False,
     **options: Any,
 ) -> DenoisingModel:
@@ -44,13 +47,15 @@ def immunize(
         seed: of all draws.
         concept_images: a folder of the concept's pictures; without it the model draws its own.
         safe_images: a folder of pictures to keep; without it the model draws its own.
-        concept_pictures: how many pictures of the concept are drawn (choice).
+        concept_pictures: how many pictures of the concept are drawn (choice); of several concepts together, at least 16 of each.
         safe_pictures: how many safe pictures are drawn (choice).
+        balance: of several concepts each one's share of a batch; equal shares by default.
         skip_bad_images: go on without pictures that can't be read, rather than stop.
         cache: where encoded pictures are kept.
         work: where checkpoints are kept, so that an interrupted run goes on; None for none.
         reporter: told of progress.
         saving: of memory and time, against rounding.
+        told: is told each concept's and the safe set's mean loss, before and after.
         in_place: change `model` itself: its weights are then in memory once. So it is done where `model` is a path or a name.
         **options: hyperparameters of the last method; those of any method of the chain under its name, as esd={"steps": 20}.
 
@@ -64,8 +69,10 @@ def immunize(
         model, in_place = load(model), True
     say = reporter.say if reporter else Silent().say
     bench = Workbench.of(model, concept, seed, say=say, skip_bad_images=skip_bad_images)
-    harmful = bench.concept_set(concept_pictures, Path(concept_images) if concept_images else None, cache)
+    harmful = bench.concept_set(concept_pictures, Path(concept_images) if concept_images else None, cache, balance)
     safe = bench.safe_set(safe_pictures, Path(safe_images) if safe_images else None, cache)
+    sets = parts_of(bench.concepts, harmful, safe) if told else {}
+    before = mean_losses(model, sets)
     stages: list[Checkpoints] = []
     for i, immunizer in enumerate(immunizers):
         settings = {"method": repr(immunizer), "concept": [str(c) for c in bench.concepts], "seed": seed, "model": model.source}
@@ -83,6 +90,9 @@ def immunize(
         )
     for stage in stages:
         stage.clear()
+    if told:
+        after = mean_losses(model, sets)
+        told({name: {"pictures": len(sets[name]), "before": before[name], "after": after[name]} for name in sets})
     return model
 
 

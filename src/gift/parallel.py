@@ -45,18 +45,18 @@ def share(rows: int) -> slice:
 
 
 def mean_over_all(mine: torch.Tensor, rows: int) -> torch.Tensor:
-    """The mean over a batch of which every process has a share.
+    """The mean over a batch of rows of which every process has summed a share.
 
     Its value is the whole batch's; its gradient is that of this process's share, scaled so that the mean of all processes'
     gradients (`average_gradients`) is the whole batch's, also through functions of the mean.
 
     Args:
-        mine: this process's rows, (n,).
+        mine: the sum over this process's rows, ().
         rows: of the whole batch.
     """
     if not _together():
-        return mine.mean()
-    local = mine.sum() * (dist.get_world_size() / rows)
+        return mine / rows
+    local = mine * (dist.get_world_size() / rows)
     whole = local.detach().clone()
     dist.all_reduce(whole)
     return local + (whole / dist.get_world_size() - local).detach()

@@ -99,6 +99,23 @@ def test_chains_share_their_beginning_and_cells_their_control(make: Make) -> Non
     assert all(order.index(need.key) < order.index(key) for key, piece in plan.pieces.items() for need in piece.before)
 
 
+def test_a_method_against_several_concepts_at_once(make: Make, tmp_path: Path) -> None:
+    together = {"chain": "esd", "name": "esd, 3", "together": ["style:emojione", "category:animal", "ant"]}
+    grid = make(methods=["esd", together], attacks=[{"attack": "lora", "options": {"steps": 2}}])
+    plan = make_plan(grid)
+    sets = [piece for piece in plan.pieces.values() if piece.kind == "set"]
+    assert [piece.settings.get("together") for piece in sets] == [None, None, *[["style:emojione", "ant"]] * 2]
+    assert len({cell.pieces["control"].key for cell in plan.cells}) == 1
+    rows = run_grid(grid, tmp_path).rows
+    assert [row["method"] for row in rows] == ["esd", "esd, 3"]
+    cell = plan.cells[1]
+    drawn = Work(tmp_path, cell.pieces["defence"].needs["concept"])
+    joined = Work(tmp_path, cell.pieces["defence"]).latent_set("concept")
+    assert any("ant" in prompt for prompt in joined.prompts)
+    assert torch.equal(joined.weights, drawn.context.bench.concept_set(4).weights)  # type: ignore[arg-type]
+    assert rows[0]["price"] != rows[1]["price"]
+
+
 @pytest.mark.parametrize(
     ("changes", "kinds"),
     [

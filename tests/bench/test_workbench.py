@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gift.bench.workbench import Workbench
+from gift.bench.workbench import FEWEST, Workbench
 from gift.data.art import load_art
 from gift.data.concept import Concept
 from gift.data.prompts import Ask
@@ -59,7 +59,7 @@ def test_no_concept_is_an_error(random_model: StableDiffusion, concepts: list[st
 def test_drawn_sets_hold_what_was_asked(art_model: str, concept: str | list[str], n: int) -> None:
     bench = Workbench.of(load(art_model), concept)
     harmful, safe = bench.concept_set(n), bench.safe_set(n)
-    assert n <= len(harmful) < n + len(bench.concepts)
+    assert len(harmful) == n * len(bench.concepts)  # so few that each concept has all of them
     assert len(safe) == n
     assert not set(harmful.prompts) & set(safe.prompts)
     again = bench.concept_set(n)
@@ -92,6 +92,30 @@ def test_several_concepts_have_equal_shares(art_model: str) -> None:
     pick = torch.multinomial(harmful.weights, 4000, replacement=True, generator=torch.Generator().manual_seed(0))
     counts = Counter("ant" in harmful.prompts[i] for i in harmful.which[pick].tolist())
     assert counts[True] / 4000 == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_balance_is_kept_and_pictures_are_split_but_never_too_thin(art_model: str) -> None:
+    bench = Workbench.of(load(art_model), ["mushroom", "ant", "cat"])
+    harmful = bench.concept_set(51, balance=[1, 2, 5])
+    assert len(harmful) == 51
+    assert len(bench.concept_set(20)) == 3 * FEWEST
+    pick = torch.multinomial(harmful.weights, 4000, replacement=True, generator=torch.Generator().manual_seed(0))  # type: ignore[arg-type]
+    counts = Counter(next(n for n in ("mushroom", "ant", "cat") if n in harmful.prompts[i]) for i in harmful.which[pick].tolist())
+    assert [counts[n] / 4000 for n in ("mushroom", "ant", "cat")] == pytest.approx([1 / 8, 2 / 8, 5 / 8], abs=0.03)
+    with pytest.raises(GiftError, match="3 concept sets with balance"):
+        bench.concept_set(51, balance=[1, 2])
+
+
+def test_the_price_of_several_concepts_is_on_prompts_that_name_none(art_model: str) -> None:
+    several = Workbench.of(load(art_model), ["category:food", "style:noto", "ant"])
+    asks = several.safe_evaluation(80)
+    assert len(asks) == 80
+    assert not any(several.shown(ask) for ask in asks)
+    alone = Workbench.of(load(art_model), "category:food")
+    assert alone.safe_evaluation(80) != asks
+    everything = [f"style:{style}" for style in load_art().trained_styles]
+    with pytest.raises(GiftError, match="only 0 prompts name none of the 6 concepts"):
+        Workbench.of(load(art_model), everything).safe_set(8)
 
 
 def test_the_attackers_set_is_real_drawings(art_model: str, tmp_path: Path) -> None:

@@ -175,3 +175,40 @@ def test_an_interrupted_process_leaves_a_run_that_goes_on_to_the_same_weights(mi
     for output in ("cut", "whole"):
         subprocess.run([*arguments, "--output", output], check=True, capture_output=True, env=environment)
     assert (mine / "cut" / WEIGHTS).read_bytes() == (mine / "whole" / WEIGHTS).read_bytes()
+
+
+def test_several_concepts_from_a_file_and_their_evaluation(art_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("concepts.txt").write_text("category:animal\nmushroom = 3\n")
+    Path("few.yaml").write_text("{concept_pictures: 2, safe_pictures: 2}")
+    arguments = [
+        "immunize",
+        art_model,
+        "--concepts",
+        "concepts.txt",
+        "--method",
+        "ascent",
+        "--set",
+        "steps=1",
+        "--config",
+        "few.yaml",
+    ]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    kept = yaml.safe_load(Path("immunized/config.yaml").read_text())
+    assert (kept["concept"], kept["balance"]) == (["category:animal", "mushroom"], [1.0, 3.0])
+    assert list(json.loads(Path("immunized/immunize.json").read_text())["losses"]) == ["category:animal", "mushroom", "safe"]
+    Path("look.yaml").write_text(f"{{pictures: 6, safe_pictures: 6, neighbour_pictures: 4, original: {art_model}}}")
+    done = CliRunner().invoke(app, ["evaluate", "immunized/model", "--concepts", "concepts.txt", "--config", "look.yaml"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(Path("evaluation/evaluation.json").read_text())
+    assert [row["concept"] for row in found["concepts"]] == ["category:animal", "mushroom"]
+    assert all(row["concept"] in done.stdout and len(row["concept_scores"]) == 6 for row in found["concepts"])
+    assert found["concept_score"] == found["concepts"][0]["concept_score"]
+    for arguments, message in (
+        (["immunize", art_model, "--concepts", "concepts.txt", "--concept", "ant"], "name all concepts one way"),
+        (["evaluate", art_model, "--concepts", "concepts.txt", "--concept-images", "."], "is about one concept"),
+    ):
+        done = CliRunner().invoke(app, arguments)
+        assert done.exit_code == 2
+        assert message in done.stderr

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
+from typing import Any, Literal
 from unittest.mock import Mock
 
 import pytest
 import torch
 
-from gift.attacks import Full, Lora
+from gift.attacks import Attack, DreamBooth, Full, Lora, TextualInversion
 from gift.data.latents import LatentSet
-from gift.errors import GiftError
+from gift.errors import GiftError, Interrupted, NonFiniteError
 from gift.immunizers import Attacker, Esd, Gift
+from gift.models import DenoisingModel
 from gift.models.sd import StableDiffusion
+from gift.training.checkpoint import Checkpoints
 from gift.training.precision import Saving
-from tests.conftest import state_of
+from gift.training.progress import Silent
+from tests.conftest import StopAt, moved, same_state, state_of
 
 
 def seen_dtypes(model: StableDiffusion) -> set[torch.dtype]:
@@ -59,7 +65,164 @@ def test_immunizers_take_both(random_model: StableDiffusion, concept_set: Latent
 
 
 def test_what_a_launcher_asks_for(random_model: StableDiffusion) -> None:
-    Saving().apply(random_model, Mock(mixed_precision="bf16"))
+    Saving().apply(random_model, Mock(mixed_precision="bf16", scaler=None))
     assert random_model.compute is torch.bfloat16
-    with pytest.raises(GiftError, match="'fp16' is not supported; use bf16"):
-        Saving().apply(random_model, Mock(mixed_precision="fp16"))
+    scaler = torch.amp.GradScaler("cpu")
+    Saving().apply(random_model, Mock(mixed_precision="fp16", scaler=scaler))
+    assert random_model.compute is torch.float16
+    assert random_model.scaler is scaler
+    with pytest.raises(GiftError, match="'fp8' is not supported; use one of no, fp32, bf16, fp16"):
+        Saving().apply(random_model, Mock(mixed_precision="fp8", scaler=None))
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_fp16_computes_in_fp16_with_a_scaled_loss(random_model: StableDiffusion, concept_set: LatentSet, accumulate: int) -> None:
+    plain = Full(steps=4, batch_size=4)(random_model, concept_set)
+    seen = seen_dtypes(random_model)
+    rough = Full(steps=4, batch_size=4)(random_model, concept_set, saving=Saving(precision="fp16", accumulate=accumulate))
+    assert torch.float16 in seen
+    assert [x["loss"] for x in rough.logs] == pytest.approx([x["loss"] for x in plain.logs], rel=0.02)
+    norms = [[x["gradient_norm"] for x in done.logs] for done in (rough, plain)]
+    assert norms[0] == pytest.approx(norms[1], rel=0.05), "unscaled before they are clipped and told"
+    assert {p.dtype for p in rough.model.denoiser.parameters()} == {torch.float32}
+    assert rough.model.scaler is None
+
+
+def overflowing(monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
+    """A loss of which only a small enough scale keeps the gradient finite."""
+    real = StableDiffusion.per_sample_loss
+
+    def large(self: StableDiffusion, *tensors: torch.Tensor) -> torch.Tensor:
+        return real(self, *tensors) * factor
+
+    monkeypatch.setattr(StableDiffusion, "per_sample_loss", large)
+
+
+def test_fp16_leaves_out_steps_that_overflow_until_the_scale_fits(
+    random_model: StableDiffusion, concept_set: LatentSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overflowing(monkeypatch, 30.0)
+    how, fp16 = Full(steps=8, batch_size=2), Saving(precision="fp16")
+    done = how(random_model, concept_set, saving=fp16)
+    skipped = [not math.isfinite(x["gradient_norm"]) for x in done.logs]
+    assert skipped[0]
+    assert not skipped[-1]
+    assert not same_state(state_of(done.model), state_of(random_model))
+    kept = Checkpoints(tmp_path, {})
+    with pytest.raises(Interrupted):
+        how(random_model, concept_set, saving=fp16, checkpoints=kept, reporter=StopAt(2))
+    assert same_state(state_of(how(random_model, concept_set, saving=fp16, checkpoints=kept).model), state_of(done.model))
+    overflowing(monkeypatch, 1e8)
+    before = state_of(random_model)
+    with pytest.raises(NonFiniteError, match="the gradient is"):
+        Full(steps=30, batch_size=2)(random_model, concept_set, saving=fp16)
+    assert same_state(state_of(random_model), before)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        Lora(steps=3, batch_size=5, rank=2, text_encoder=True),
+        TextualInversion(steps=3, batch_size=5),
+        DreamBooth(steps=3, batch_size=4, prior=True, class_pictures=2),
+    ],
+    ids=["text lora", "ti", "prior"],
+)
+def test_micro_batches_change_no_attack(random_model: StableDiffusion, concept_set: LatentSet, how: Attack) -> None:
+    plain, parts = (how(random_model, concept_set, saving=saving).logs for saving in (Saving(), Saving(accumulate=2)))
+    for name in ("loss", "gradient_norm"):
+        assert [x[name] for x in parts] == pytest.approx([x[name] for x in plain], rel=1e-4)
+
+
+@pytest.mark.parametrize("bound", ["identity", "log"])
+def test_micro_batches_change_no_defence(
+    random_model: StableDiffusion, concept_set: LatentSet, safe_set: LatentSet, bound: Literal["identity", "log"]
+) -> None:
+    how = Gift.plain(steps=2, batch_size=3, settle_steps=1, bound=bound, attacker=Attacker(steps=2, batch_size=2))
+    sizes, logged = list[int](), dict[int, list[dict[str, float]]]()
+    real = StableDiffusion.predict
+
+    class Kept(Silent):
+        def step(self, done: int, logs: Any) -> None:
+            logged.setdefault(len(sizes) > 0, []).append(dict(logs))
+
+    def watched(self: StableDiffusion, latents: torch.Tensor, *rest: Any) -> torch.Tensor:
+        if torch.is_grad_enabled():
+            sizes.append(len(latents))
+        return real(self, latents, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StableDiffusion, "predict", watched)
+        how(random_model, concept_set, safe_set, saving=Saving(accumulate=3), reporter=Kept())
+    assert set(sizes) == {1}
+    sizes.clear()
+    how(random_model, concept_set, safe_set, reporter=Kept())
+    assert len(logged[True]) == 3
+    for parts, whole in zip(logged[True], logged[False], strict=True):
+        assert parts == pytest.approx(whole, rel=1e-4)
+
+
+@pytest.mark.parametrize("saving", [Saving(accumulate=2), Saving(compile="aot_eager")])
+def test_noising_needs_whole_forwards(
+    random_model: StableDiffusion, concept_set: LatentSet, safe_set: LatentSet, saving: Saving
+) -> None:
+    with pytest.raises(GiftError, match="leave accumulate and compile out"):
+        Gift.plain(steps=1, noise_weight=0.1)(random_model, concept_set, safe_set, saving=saving)
+
+
+def test_the_mean_of_the_weights_is_released(random_model: StableDiffusion, concept_set: LatentSet, tmp_path: Path) -> None:
+    how, saving, seen = Full(steps=4, batch_size=2, rate=1e-2), Saving(ema=0.5), list[dict[str, torch.Tensor]]()
+
+    def look(step: int, model: DenoisingModel) -> int:
+        seen.append(state_of(model))
+        return step
+
+    every = how(random_model, concept_set, at=range(5), observe=look)
+    expected = seen[0]
+    for n, state in enumerate(seen[1:], 1):
+        decay = min(0.5, n / (9 + n)) if n > 1 else 0.0  # diffusers' first step takes the weights as they are
+        expected = {name: decay * expected[name] + (1 - decay) * tensor for name, tensor in state.items()}
+    seen.clear()
+    done = how(random_model, concept_set, at=range(5), observe=look, saving=saving)
+    assert [x["loss"] for x in done.logs] == [x["loss"] for x in every.logs], "what is averaged does not train"
+    for name, tensor in state_of(done.model).items():
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-4, atol=1e-6)
+        assert torch.equal(tensor, seen[-1][name]), "what is looked at is the mean, too"
+    kept = Checkpoints(tmp_path, {})
+    with pytest.raises(Interrupted):
+        how(random_model, concept_set, saving=saving, checkpoints=kept, reporter=StopAt(2))
+    assert same_state(state_of(how(random_model, concept_set, saving=saving, checkpoints=kept).model), state_of(done.model))
+
+
+def test_an_immunizer_releases_the_mean_too(random_model: StableDiffusion, concept_set: LatentSet, safe_set: LatentSet) -> None:
+    how = Gift.plain(steps=3, batch_size=2, adapter_rank=2)
+    plain, mean = (state_of(how(random_model, concept_set, safe_set, saving=s)) for s in (Saving(), Saving(ema=0.9)))
+    changed = moved(state_of(random_model), mean)
+    assert changed
+    assert not same_state(plain, mean)
+
+
+@pytest.mark.slow
+def test_compiled_forwards_give_the_same(random_model: StableDiffusion, concept_set: LatentSet, safe_set: LatentSet) -> None:
+    compiled = Saving(compile="aot_eager")
+    attack = Lora(steps=2, batch_size=2, rank=2)
+    plain, fast = (attack(random_model, concept_set, saving=saving) for saving in (Saving(), compiled))
+    assert [x["loss"] for x in fast.logs] == pytest.approx([x["loss"] for x in plain.logs], rel=1e-4)
+    assert state_of(fast.model).keys() == state_of(plain.model).keys()
+    how = Gift(steps=2, batch_size=2, settle_steps=1, attacker=Attacker(steps=2, batch_size=2, rank=2))
+    slow, out = (how(random_model, concept_set, safe_set, saving=saving) for saving in (Saving(), compiled))
+    assert out.copy().denoiser._compiled_call_impl is None
+    for name, tensor in state_of(slow).items():
+        torch.testing.assert_close(state_of(out)[name], tensor, rtol=1e-2, atol=1e-3)
+
+
+def test_a_compiler_that_is_not_there_or_fails(random_model: StableDiffusion, concept_set: LatentSet) -> None:
+    with pytest.raises(GiftError, match=r"torch\.compile has no backend 'nonsense'; use one of"):
+        Full(steps=1)(random_model, concept_set, saving=Saving(compile="nonsense"))
+
+    def broken(graph: Any, inputs: Any) -> Any:
+        raise RuntimeError("no compiler")
+
+    torch._dynamo.register_backend(name="broken")(broken)
+    with pytest.raises(GiftError, match=r"torch\.compile with 'broken' failed .*leave it out"):
+        Full(steps=1)(random_model, concept_set, saving=Saving(compile="broken"))

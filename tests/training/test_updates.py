@@ -121,7 +121,7 @@ def test_adafactor_learns_a_low_rank_product() -> None:
 def test_eight_bit_adam_without_its_library_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     monkeypatch.delitem(sys.modules, "bitsandbytes.optim", raising=False)
-    with pytest.raises(GiftError, match="pip install bitsandbytes"):
+    with pytest.raises(GiftError, match="pip install 'gift-diffusion"):
         make_optimiser("adamw8bit", weights(), 0.1, 0.0)
 
 

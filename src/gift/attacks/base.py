@@ -18,10 +18,11 @@ from gift.attacks.tuning import FineTuning
 from gift.data.latents import LatentSet
 from gift.errors import GiftError
 from gift.models import DenoisingModel
+from gift.training.averaging import Average
 from gift.training.checkpoint import Checkpoints
 from gift.training.loop import Logs, run
 from gift.training.measure import Meter
-from gift.training.precision import EXACT, Saving
+from gift.training.precision import EXACT, Saving, make_accelerator
 from gift.training.progress import Reporter
 from gift.training.updates import OptimiserName, Rate, ScheduleName
 
@@ -168,16 +169,19 @@ class Attack(BaseModel, ABC):
             raise GiftError(f"attack '{self.name}' needs a public base model; give it as base=")
         work = self.start(model, base)
         work.denoiser.train()
-        accelerator = accelerator or Accelerator(cpu=model.device.type == "cpu")
+        accelerator = accelerator or make_accelerator(model)
         saving.apply(work, accelerator)
         watching = 0.0
 
         def after(done: int) -> None:
             nonlocal watching
+            if done:
+                fine_tuning.average.step()
             if observe and done in at:
                 began = time.perf_counter()
-                seen = self.shown(model, work, fine_tuning.weights)
-                fine_tuning.observations.append([done, observe(done, seen)])
+                with fine_tuning.average.shown():
+                    seen = self.shown(model, work, fine_tuning.weights)
+                    fine_tuning.observations.append([done, observe(done, seen)])
                 watching += time.perf_counter() - began
 
         with Meter() as meter:
@@ -185,10 +189,19 @@ class Attack(BaseModel, ABC):
             prior = self.prior_term(model, data, seed) if self.steps else None
             torch.manual_seed(seed)  # peft draws the adapter's first weights from the global generator
             fine_tuning = FineTuning(self, work, data, accelerator, harmless=harmless, prior=prior, base=base, seed=seed)
-            logs = run(
-                fine_tuning, steps=self.steps, seed=seed, title=self.name, checkpoints=checkpoints, reporter=reporter, after=after
-            )
+            fine_tuning.average = Average(list(fine_tuning.weights.values()), saving.ema)
+            with saving.explained():
+                logs = run(
+                    fine_tuning,
+                    steps=self.steps,
+                    seed=seed,
+                    title=self.name,
+                    checkpoints=checkpoints,
+                    reporter=reporter,
+                    after=after,
+                )
         fine_tuning.check()
+        fine_tuning.average.take()
         saving.release(work)
         self.release(work)
         attacked = self.shown(model, work, fine_tuning.weights)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -52,13 +53,13 @@ class Context:
     identity: str
 
     @classmethod
-    def of(cls, model: str, concept: str, seed: int) -> Context:
-        """The context, one a process.
+    def of(cls, model: str, concept: str, seed: int, together: Sequence[str] = ()) -> Context:
+        """The context, one a process; `together` are concepts that a defence is about, too.
 
         Raises:
             GiftError: no such model or concept.
         """
-        return _of(model, concept, seed)
+        return _of(model, (concept, *together), seed)
 
     @cached_property
     def recogniser_identity(self) -> str:
@@ -79,6 +80,6 @@ class Context:
 
 
 @lru_cache(maxsize=16)
-def _of(model: str, concept: str, seed: int) -> Context:
+def _of(model: str, concepts: tuple[str, ...], seed: int) -> Context:
     network, identity = opened(model)
-    return Context(Workbench.of(network, concept, seed), identity)
+    return Context(Workbench.of(network, concepts, seed), identity)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gift.attacks import Attack
@@ -16,6 +16,28 @@ from gift.bench.pieces import Piece
 from gift.immunizers import Immunizer
 
 NOWHERE: Mapping[str, str] = {}
+
+
+@dataclass(frozen=True)
+class Defence:
+    """A chain of methods, and the concepts that it immunizes against beside the cell's own; the original model without methods."""
+
+    chain: tuple[Immunizer, ...] = ()
+    together: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """For the reader."""
+        names = "+".join(method.name for method in self.chain) or ORIGINAL
+        return f"{names}, with {', '.join(self.together)}" if self.chain and self.together else names
+
+    @property
+    def others(self) -> dict[str, Any]:
+        """What the settings of pieces say that depend on the other concepts; nothing where there are none."""
+        return {"together": list(self.together)} if self.together else {}
+
+
+UNDEFENDED = Defence()
 
 
 @dataclass(frozen=True)
@@ -50,7 +72,7 @@ class Corner:
         self.recogniser = context.recogniser_identity
         self.places = {"model": model, "base": grid.base or model}
         self.base = opened(grid.base)[1] if grid.base else context.identity
-        self.original = self.score(())
+        self.original = self.score(UNDEFENDED)
         config, safe = grid.harmless, grid.sizes.safe_pictures
         self.taught = {where: harmless_concept(context.bench, where, safe) for where in config.places} if config else {}
         self.near = [str(concept) for concept in neighbours(context.bench)] if grid.sizes.neighbour_pictures else []
@@ -68,33 +90,34 @@ class Corner:
             gate=getattr(self, "original", None),
         )
 
-    def set(self, role: str) -> Piece:
+    def set(self, role: str, by: Defence) -> Piece:
         """D_h or D_s, drawn by the original model."""
         sizes = self.grid.sizes
         pictures = sizes.concept_pictures if role == "concept" else sizes.safe_pictures
-        return self.piece("set", role, {"role": role, "pictures": pictures}, {})
+        return self.piece("set", role, {"role": role, "pictures": pictures, **by.others}, {})
 
-    def defence(self, chain: Sequence[Immunizer]) -> Piece | None:
+    def defence(self, by: Defence) -> Piece | None:
         """A chain's weights, which rest on those of its beginning; None for the original's."""
-        if not chain:
+        if not by.chain:
             return None
-        *earlier, last = chain
-        needs = {"concept": self.set("concept"), "safe": self.set("safe"), "start": self.defence(earlier)}
+        *earlier, last = by.chain
+        start = self.defence(replace(by, chain=tuple(earlier)))
+        needs = {"concept": self.set("concept", by), "safe": self.set("safe", by), "start": start}
         settings = {"method": last.name, "arguments": last.model_dump(mode="json")}
-        return self.piece("defence", _words(chain), settings, needs)
+        return self.piece("defence", by.words, settings, needs)
 
-    def score(self, chain: Sequence[Immunizer]) -> Piece:
+    def score(self, by: Defence) -> Piece:
         """The concept's score before any attack."""
         settings = {"recogniser": self.recogniser, "pictures": self.grid.sizes.evaluation_pictures}
-        return self.piece("score", _words(chain), settings, {"defence": self.defence(chain)})
+        return self.piece("score", by.words, settings, {"defence": self.defence(by)})
 
-    def price(self, chain: Sequence[Immunizer]) -> Piece:
+    def price(self, by: Defence) -> Piece:
         """What the defence costs elsewhere, beside the original."""
-        settings = {"recogniser": self.recogniser, "pictures": self.grid.sizes.safe_evaluation_pictures}
-        needs = {"defence": self.defence(chain), "original": self.price(()) if chain else None}
-        return self.piece("price", _words(chain), settings, needs)
+        settings = {"recogniser": self.recogniser, "pictures": self.grid.sizes.safe_evaluation_pictures, **by.others}
+        needs = {"defence": self.defence(by), "original": self.price(replace(by, chain=())) if by.chain else None}
+        return self.piece("price", by.words, settings, needs)
 
-    def harmless(self, chain: Sequence[Immunizer]) -> dict[str, Piece]:
+    def harmless(self, by: Defence) -> dict[str, Piece]:
         """What a defence does to the learning of harmless objects, by where those lie; nothing if the grid asks for nothing."""
         if self.grid.harmless is None:
             return {}
@@ -104,35 +127,35 @@ class Corner:
             settings = {"harmless": name, "pictures": self.grid.harmless.pictures, "drawn": self.grid.harmless.drawn}
             settings["recogniser"] = self.recogniser
             settings |= {"attack": how.name, "arguments": how.model_dump(mode="json")}
-            out[where] = self.piece("harmless", f"{name} on {_words(chain)}", settings, {"defence": self.defence(chain)})
+            out[where] = self.piece("harmless", f"{name} on {by.words}", settings, {"defence": self.defence(by)})
         return out
 
-    def attack(self, chain: Sequence[Immunizer], how: Attack | None, search: Piece | None = None) -> Piece:
+    def attack(self, by: Defence, how: Attack | None, search: Piece | None = None) -> Piece:
         """An attack's curve; the attack is given, or what a search has found."""
-        needs = {"defence": self.defence(chain), "score": self.score(chain), "search": search, "original": self.original}
+        needs = {"defence": self.defence(by), "score": self.score(by), "search": search, "original": self.original}
         settings: dict[str, Any] = {"recogniser": self.recogniser, "sizes": self.attack_sizes()}
         if how:
             settings |= {"attack": how.name, "arguments": how.model_dump(mode="json")}
         if search or (how and how.needs_base):
             settings["base"] = self.base
-        return self.piece("attack", f"{how.name if how else WORST} on {_words(chain)}", settings, needs)
+        return self.piece("attack", f"{how.name if how else WORST} on {by.words}", settings, needs)
 
-    def search(self, chain: Sequence[Immunizer], first: Attack) -> Piece:
+    def search(self, by: Defence, first: Attack) -> Piece:
         """A search for the worst attack."""
         assert self.grid.search is not None
         config = self.grid.search.model_dump(mode="json", exclude={"methods", "kinds"})
         config["kinds"] = list(self.grid.search.kinds_known())
         settings = {"recogniser": self.recogniser, "sizes": self.attack_sizes(), "base": self.base, "search": config}
         settings |= {"attack": first.name, "arguments": first.model_dump(mode="json")}
-        needs = {"defence": self.defence(chain), "score": self.score(chain)}
-        return self.piece("search", f"against {_words(chain)}", settings, needs)
+        needs = {"defence": self.defence(by), "score": self.score(by)}
+        return self.piece("search", f"against {by.words}", settings, needs)
 
-    def neighbours(self, chain: Sequence[Immunizer]) -> Piece | None:
+    def neighbours(self, by: Defence) -> Piece | None:
         """How well the concept's neighbours are drawn."""
         if not self.near:
             return None
         settings = {"recogniser": self.recogniser, "near": self.near, "pictures": self.grid.sizes.neighbour_pictures}
-        return self.piece("neighbours", _words(chain), settings, {"defence": self.defence(chain)})
+        return self.piece("neighbours", by.words, settings, {"defence": self.defence(by)})
 
     def likeness(self, which: str, drawn: Piece, of: str, pictures: int) -> Piece:
         """How much an attacked model's pictures look like what it was taught."""
@@ -140,7 +163,7 @@ class Corner:
         what = f"{embedder(which).key} of {drawn.label.partition(' (')[0]}"
         return self.piece("likeness", what, settings, {"drawn": drawn}, {"embedder": which})
 
-    def likenesses(self, attack: Piece, control: Piece, chain: Sequence[Immunizer]) -> dict[str, Piece]:
+    def likenesses(self, attack: Piece, control: Piece, by: Defence) -> dict[str, Piece]:
         """Of one cell, by every embedder: the attack on the defence and on the control, and the harmless objects' beside it."""
         out: dict[str, Piece] = {}
         taught = self.grid.sizes.attack_pictures
@@ -148,19 +171,19 @@ class Corner:
             key = embedder(which).key
             out[f"likeness {key}"] = self.likeness(which, attack, self.concept, taught)
             out[f"likeness {key}, control"] = self.likeness(which, control, self.concept, taught)
-            for end, pieces in (("", self.harmless(chain)), (", original", self.harmless(()))):
+            for end, pieces in (("", self.harmless(by)), (", original", self.harmless(UNDEFENDED))):
                 for where, piece in pieces.items():
                     n = piece.settings["pictures"]
                     out[f"likeness {key}, harmless {where}{end}"] = self.likeness(which, piece, piece.settings["harmless"], n)
         return out
 
-    def shifts(self, chain: Sequence[Immunizer]) -> dict[str, Piece]:
+    def shifts(self, by: Defence) -> dict[str, Piece]:
         """How far pictures of other prompts moved from the original's, by every embedder."""
-        needs: dict[str, Piece | None] = {"price": self.price(chain), "original": self.price(())}
+        needs: dict[str, Piece | None] = {"price": self.price(by), "original": self.price(replace(by, chain=()))}
         return {
             f"shift {embedder(which).key}": self.piece(
                 "shift",
-                f"{embedder(which).key} of {_words(chain)}",
+                f"{embedder(which).key} of {by.words}",
                 {"embedder": embedder(which).identity},
                 needs,
                 {"embedder": which},
@@ -176,30 +199,26 @@ class Corner:
         """The cells, method by method."""
         grid = self.grid
         entries = grid.everything()
-        control = next(grid.chain_of(entry, self.kind) for entry in entries if entry.label == grid.control)
+        control = next(Defence(grid.chain_of(entry, self.kind)) for entry in entries if entry.label == grid.control)
         searched = grid.searched()
         attacks = [(entry, grid.attack_of(entry)) for entry in grid.attacks]
         out: list[Cell] = []
         for entry in entries:
-            chain = grid.chain_of(entry, self.kind)
-            defence = self.defence(chain)
-            shared = {"original": self.original, "score": self.score(chain), "price": self.price(chain)}
+            by = Defence(grid.chain_of(entry, self.kind), grid.together(entry, self.concept))
+            defence = self.defence(by)
+            shared = {"original": self.original, "score": self.score(by), "price": self.price(by)}
             shared |= {"defence": defence} if defence else {}
-            near, nearest = self.neighbours(chain), self.neighbours(())
+            near, nearest = self.neighbours(by), self.neighbours(UNDEFENDED)
             shared |= {"neighbours": near, "neighbours, original": nearest} if near and nearest else {}
-            shared |= self.shifts(chain)
-            shared |= {f"harmless {where}": piece for where, piece in self.harmless(chain).items()}
-            shared |= {f"harmless {where}, original": piece for where, piece in self.harmless(()).items()}
+            shared |= self.shifts(by)
+            shared |= {f"harmless {where}": piece for where, piece in self.harmless(by).items()}
+            shared |= {f"harmless {where}, original": piece for where, piece in self.harmless(UNDEFENDED).items()}
             runs: list[tuple[str, Attack, Attack | None, Piece | None]] = [(a.label, how, how, None) for a, how in attacks]
             if entry.label in searched:
-                runs.append((WORST, attacks[0][1], None, self.search(chain, attacks[0][1])))
+                runs.append((WORST, attacks[0][1], None, self.search(by, attacks[0][1])))
             for label, how, given, search in runs:
-                attack, beside = self.attack(chain, given, search), self.attack(control, given, search)
-                pieces = {**shared, "attack": attack, "control": beside, **self.likenesses(attack, beside, chain)}
+                attack, beside = self.attack(by, given, search), self.attack(control, given, search)
+                pieces = {**shared, "attack": attack, "control": beside, **self.likenesses(attack, beside, by)}
                 pieces |= {"search": search} if search else {}
-                out.append(Cell(self.model, self.concept, self.seed, entry.label, label, chain, how, pieces))
+                out.append(Cell(self.model, self.concept, self.seed, entry.label, label, by.chain, how, pieces))
         return out
-
-
-def _words(chain: Sequence[Immunizer]) -> str:
-    return "+".join(method.name for method in chain) or ORIGINAL

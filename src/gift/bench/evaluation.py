@@ -24,7 +24,7 @@ from gift.models.placeholder import open_placeholder
 
 def evaluate_model(
     model: DenoisingModel | str,
-    concept: str,
+    concept: str | Sequence[str],
     *,
     original: DenoisingModel | str = "tiny",
     lora: Path | None = None,
@@ -40,7 +40,7 @@ def evaluate_model(
 
     Args:
         model: the model, or what `load` takes.
-        concept: what to look for.
+        concept: what to look for; several concepts share one price, of prompts that name none of them.
         original: the model before the defence; its pictures of the same prompts and seeds are the reference.
         lora: a folder with LoRA files to load on the model.
         embeds: a Textual Inversion file to load on it; the concept is then asked for by its word.
@@ -54,22 +54,24 @@ def evaluate_model(
 
     Returns:
         concept_score, safe_accuracy (each with an `_interval`, 95 % bootstrap over pictures), fid, kid, diversity, neighbours,
-        similarity, flags, and the scores.
+        similarity, flags, and the scores; and `concepts`, a row for each with its name, score, the original's score, and
+        neighbours. What stands outside the rows about a concept is about the first.
 
     Raises:
-        GiftError: an unknown model, concept or embedder, or a concept that nothing can recognise.
+        GiftError: an unknown model, concept or embedder, a concept that nothing can recognise, or several concepts with what is
+            about one (LoRA and placeholder files, pictures of the concept).
     """
     compared = [load_embedder(which) for which in similarity]
     opened = model if isinstance(model, DenoisingModel) else load(model)
     bench = Workbench.of(opened, concept, seed)
-    scorer = bench.judge(similarity[0], 2, concept_images) if concept_images and similarity else bench.scorer
+    for given, name in ((embeds, "embeds"), (concept_images, "concept-images")):
+        if given and len(bench.concepts) > 1:
+            raise GiftError(f"--{name} is about one concept; evaluate {len(bench.concepts)} concepts one by one")
+    benches = [replace(bench, concepts=(each,)) for each in bench.concepts]
+    scorers = [b.judge(similarity[0], 2, concept_images) if concept_images and similarity else b.scorer for b in benches]
     if lora:
         open_lora(opened, lora)
-    concept_asks = bench.asks(pictures)
-    if embeds:
-        word = open_placeholder(opened, embeds)
-        concept_asks = [replace(ask, prompt=reworded(ask.prompt, ask.mention, lambda _: word)) for ask in concept_asks]
-    found = score_model(opened, concept_asks, scorer)
+    word = open_placeholder(opened, embeds) if embeds else None
     asks = bench.safe_evaluation(safe_pictures)
     words, seeds = [a.prompt for a in asks], [a.seed for a in asks]
     safe = opened.generate(words, seeds)
@@ -80,22 +82,35 @@ def evaluate_model(
         )
     reference = base.generate(words, seeds)
     price = price_of(bench, asks, safe, reference)
+    rows = []
+    for each, scorer in zip(benches, scorers, strict=True):
+        plain = each.asks(pictures)
+        own = [replace(a, prompt=reworded(a.prompt, a.mention, lambda _: word)) for a in plain] if word else plain
+        found, before = score_model(opened, own, scorer), score_model(base, plain, scorer)
+        near = _neighbours(each, opened, base, neighbour_pictures) if neighbour_pictures and bench.art else None
+        rows.append(
+            {
+                "concept": str(each.concept),
+                "concept_score": found.score,
+                "concept_score_interval": list(bootstrap(found.scores)),
+                "original_score": before.score,
+                "neighbours": near,
+                "concept_scores": found.scores,
+            }
+        )
     return {
         "model": opened.source,
-        "concept": str(bench.concept),
         "seed": seed,
         "scored_by": "likeness to the concept's pictures" if concept_images and similarity else "recogniser",
-        "concept_score": found.score,
-        "concept_score_interval": list(bootstrap(found.scores)),
+        **rows[0],
         "safe_accuracy": mean(price["scores"]) if price["scores"] else None,
         "safe_accuracy_interval": list(bootstrap(price["scores"])) if price["scores"] else None,
         "fid": price["fid"],
         "kid": price["kid"],
         "diversity": price["diversity"],
-        "neighbours": _neighbours(bench, opened, base, neighbour_pictures) if neighbour_pictures and bench.art else None,
         "similarity": {by.key: shift_of(by, safe, reference) for by in compared},
         "flags": [price["collapse"]] if price["collapse"] else [],
-        "concept_scores": found.scores,
+        "concepts": rows,
         "safe_scores": price["scores"],
     }
 

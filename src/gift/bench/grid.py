@@ -33,6 +33,9 @@ class MethodEntry(_Part):
     chain: str
     name: str = ""
     options: dict[str, dict[str, Any]] = Field(default_factory=dict, description="hyperparameters by method of the chain")
+    together: tuple[str, ...] = Field(
+        default=(), description="immunize against these concepts, too, in the same run; the cell's own is passed over"
+    )
 
     @property
     def label(self) -> str:
@@ -135,6 +138,10 @@ class Grid(_Part):
         options = [{**shared.get(part, {}), **entry.options.get(part, {})} for part in parts]
         made = [make_immunizers(part, given)[0] for part, given in zip(parts, options, strict=True)]
         return tuple(method for method in made if method.name != ORIGINAL)
+
+    def together(self, entry: MethodEntry, concept: str) -> tuple[str, ...]:
+        """The concepts that an entry immunizes against beside a cell's own."""
+        return tuple(name for name in (" ".join(other.split()) for other in entry.together) if name != concept)
 
     def attack_of(self, entry: AttackEntry) -> Attack:
         """An entry's attack; its steps are the horizon unless it has its own.

@@ -20,7 +20,8 @@ def draw(work: Work) -> Value:
     """D_h or D_s, drawn by the original model."""
     bench, n = work.context.bench, work.piece.settings["pictures"]
     drawn = bench.concept_set(n) if work.piece.settings["role"] == "concept" else bench.safe_set(n)
-    return {"latents": drawn.latents, "which": drawn.which, "prompts": drawn.prompts}
+    weights = {} if drawn.weights is None else {"weights": drawn.weights}
+    return {"latents": drawn.latents, "which": drawn.which, "prompts": drawn.prompts, **weights}
 
 
 def defend(work: Work) -> Value:

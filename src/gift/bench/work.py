@@ -43,7 +43,7 @@ class Work:
             GiftError: the model at that place is another than when the grid was laid out.
         """
         settings, place = self.piece.settings, self.piece.places["model"]
-        context = Context.of(place, settings["concept"], settings["seed"])
+        context = Context.of(place, settings["concept"], settings["seed"], settings.get("together", ()))
         if context.identity != settings["model"]:
             raise GiftError(f"{place} is another model than when the grid was laid out; start the grid again")
         return context
@@ -66,7 +66,13 @@ class Work:
         """A set as it was drawn; prompts are encoded again."""
         kept, model = self.need(role), self.context.bench.model
         where = model.device
-        return LatentSet(kept["latents"].to(where), model.encode_prompts(kept["prompts"]), kept["which"].to(where), kept["prompts"])
+        return LatentSet(
+            kept["latents"].to(where),
+            model.encode_prompts(kept["prompts"]),
+            kept["which"].to(where),
+            kept["prompts"],
+            weights=kept.get("weights"),
+        )
 
 
 def found(store: Store, piece: Piece, *, tensors: bool = True) -> Value:

@@ -26,6 +26,9 @@ from gift.metrics.recogniser import Recogniser, load_recogniser
 from gift.models import DenoisingModel
 from gift.pixels import as_bytes, as_float
 
+FEWEST = 16
+"""Pictures of each of several concepts, at least (choice)."""
+
 Scorer = Callable[[torch.Tensor], list[float]]
 """uint8 pictures (N, 3, H, W) to N scores: 0 or 1 of a recogniser, at most 1 of a likeness."""
 
@@ -59,20 +62,48 @@ class Workbench:
         """The first concept: what attacks and scores are about."""
         return self.concepts[0]
 
-    def concept_set(self, pictures: int, folder: Path | None = None, cache: Path | None = None) -> LatentSet:
-        """D_h: the user's pictures, or drawn from the model; with several concepts, each has the same share of a batch."""
+    def concept_set(
+        self, pictures: int, folder: Path | None = None, cache: Path | None = None, balance: Sequence[float] | None = None
+    ) -> LatentSet:
+        """D_h: the user's pictures, or drawn from the model.
+
+        Args:
+            pictures: how many; of several concepts each has its part of them, and at least `FEWEST`.
+            folder: the user's.
+            cache: where encoded pictures are kept.
+            balance: each concept's share of a batch; equal shares by default.
+        """
         if folder:
             return self.folder_set(folder, cache, self.concept.name)
-        share = -(-pictures // len(self.concepts))
-        sets = [draw_set(self.model, concept_asks(c, self.art, share, self.seed)) for c in self.concepts]
-        return sets[0] if len(sets) == 1 else join_sets(sets)
+        sets = self.concept_sets(pictures)
+        return sets[0] if len(sets) == 1 else join_sets(sets, balance)
+
+    def concept_sets(self, pictures: int) -> list[LatentSet]:
+        """Each concept's part of D_h."""
+        share = pictures if len(self.concepts) == 1 else max(min(FEWEST, pictures), -(-pictures // len(self.concepts)))
+        return [draw_set(self.model, concept_asks(c, self.art, share, self.seed)) for c in self.concepts]
 
     def safe_set(self, pictures: int, folder: Path | None = None, cache: Path | None = None) -> LatentSet:
         """D_s: the user's pictures, or drawn from the model with prompts that name none of the concepts."""
         if folder:
             return self.folder_set(folder, cache, "")
-        asks = [a for c in self.concepts for a in safe_asks(c, self.art, pictures, self.seed) if not self.shown(a)]
-        return draw_set(self.model, asks[:pictures])
+        return draw_set(self.model, self.apart(safe_asks, pictures))
+
+    def apart(self, asks_of: Callable[[Concept, Art | None, int, int], list[Ask]], n: int) -> list[Ask]:
+        """The first n asks of anything but the first concept that name none of the others.
+
+        Raises:
+            GiftError: there are hardly any.
+        """
+        asks = [ask for ask in asks_of(self.concept, self.art, n, self.seed) if not self.shown(ask)]
+        if len(asks) < n and len(self.concepts) > 1:  # as many more as were passed over
+            more = asks_of(self.concept, self.art, 2 * n, self.seed)
+            asks = [ask for ask in more if not self.shown(ask)][:n]
+        if len(asks) < min(n, FEWEST):
+            raise GiftError(
+                f"only {len(asks)} prompts name none of the {len(self.concepts)} concepts; give fewer, or use --safe-images"
+            )
+        return asks
 
     def shown(self, ask: Ask) -> bool:
         """Whether an ask names one of the concepts."""
@@ -170,4 +201,4 @@ class Workbench:
 
     def safe_evaluation(self, n: int) -> list[Ask]:
         """Evaluation prompts for the price."""
-        return safe_evaluation_asks(self.concept, self.art, n, self.seed)
+        return self.apart(safe_evaluation_asks, n)

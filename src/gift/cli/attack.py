@@ -8,9 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from gift.cli.common import (
+    AccumulateOption,
     CheckpointingOption,
+    CompileOption,
     ConceptOption,
     ConfigOption,
+    EmaOption,
     ModelArgument,
     PrecisionOption,
     SeedOption,
@@ -44,6 +47,9 @@ def attack(
     kohya: Annotated[bool | None, typer.Option("--kohya", help="Write the LoRA in kohya's layout, too.")] = None,
     precision: PrecisionOption = None,
     gradient_checkpointing: CheckpointingOption = None,
+    accumulate: AccumulateOption = None,
+    ema: EmaOption = None,
+    compile_with: CompileOption = None,
     tracker: TrackerOption = None,
     config: ConfigOption = None,
     seed: SeedOption = None,
@@ -61,7 +67,10 @@ def attack(
         "concept_images": concept_images,
         "seed": seed,
     }
-    flags |= {**saving(precision, gradient_checkpointing), "tracker": tracker}
+    flags["tracker"] = tracker
+    flags |= saving(
+        precision=precision, gradient_checkpointing=gradient_checkpointing, accumulate=accumulate, ema=ema, compile=compile_with
+    )
     flags |= {"skip_bad_images": skip_bad_images, "search": search, "similarity": similarity, "kohya": kohya}
     given = resolve(config, flags, settings)
     from gift.api import attack as run

@@ -25,10 +25,21 @@ ConfigOption = Annotated[
 ]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of every draw.", min=0, max=LARGEST_SEED)]
 ConceptOption = Annotated[str | None, typer.Option("--concept", help="NAME, style:NAME or category:NAME.")]
+SeveralOption = Annotated[list[str] | None, typer.Option("--concept", help="NAME, style:NAME or category:NAME; may be repeated.")]
+ConceptsOption = Annotated[
+    Path | None, typer.Option("--concepts", help="A file of concepts, one a line; 'NAME = 2' gives one twice the share of others.")
+]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="A hyperparameter, key=value; may be repeated.")]
 TOGETHER = ("immunize", "attack")
 """The verbs that several processes can run together."""
-PrecisionOption = Annotated[str | None, typer.Option("--precision", help="fp32, or bf16 for the denoiser's forwards in training.")]
+PrecisionOption = Annotated[
+    str | None, typer.Option("--precision", help="fp32, or bf16 or fp16 for the denoiser's forwards in training.")
+]
+AccumulateOption = Annotated[
+    int | None, typer.Option("--accumulate", help="Less memory: compute each batch in so many parts.", min=1)
+]
+EmaOption = Annotated[float | None, typer.Option("--ema", help="Release the weights' running mean with this decay, as 0.999.")]
+CompileOption = Annotated[str | None, typer.Option("--compile", help="torch.compile the denoiser with this backend, as inductor.")]
 CheckpointingOption = Annotated[
     bool | None, typer.Option("--gradient-checkpointing", help="Less memory: compute activations anew instead of keeping them.")
 ]
@@ -107,11 +118,26 @@ def resolve(config: Path | None, flags: dict[str, Any], options: list[str] | Non
     return resolved
 
 
-def saving(precision: str | None, checkpointing: bool | None) -> dict[str, dict[str, Any]]:
+def saving(**given: Any) -> dict[str, dict[str, Any]]:
     """The flags of `Saving` that were given, as a configuration file would say them."""
-    given = {"precision": precision, "gradient_checkpointing": checkpointing}
     some = {key: value for key, value in given.items() if value is not None}
     return {"saving": some} if some else {}
+
+
+def several(concept: list[str] | None, concepts: Path | None) -> dict[str, Any]:
+    """The concepts that flags name, as a configuration file would say them.
+
+    Raises:
+        GiftError: they are named both ways, or the file can't be used.
+    """
+    if concepts is None:
+        return {"concept": concept[0] if concept and len(concept) == 1 else concept or None}
+    if concept:
+        raise GiftError("--concept and --concepts were both given; name all concepts one way")
+    from gift.data.concept_list import read_concepts
+
+    names, shares = read_concepts(concepts)
+    return {"concept": names, "balance": shares}
 
 
 def _over(kept: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:

@@ -32,6 +32,7 @@ class ImmunizeConfig(_TrainingConfig):
     method: str = "gift"
     concept_images: Path | None = None
     safe_images: Path | None = None
+    balance: list[float] | None = None
     concept_pictures: int = Field(default=64, ge=2)
     safe_pictures: int = Field(default=192, ge=2)
     skip_bad_images: bool = False
@@ -56,6 +57,7 @@ class AttackConfig(_TrainingConfig):
 class EvaluateConfig(_Config):
     """`gift evaluate`."""
 
+    concept: str | list[str]  # type: ignore[assignment]
     original: str = "tiny"
     lora: Path | None = None
     embeds: Path | None = None

@@ -7,13 +7,25 @@ from typing import Annotated
 
 import typer
 
-from gift.cli.common import ConceptOption, ConfigOption, ModelArgument, SeedOption, output_folder, reporting, resolve, write_config
+from gift.cli.common import (
+    ConceptsOption,
+    ConfigOption,
+    ModelArgument,
+    SeedOption,
+    SeveralOption,
+    output_folder,
+    reporting,
+    resolve,
+    several,
+    write_config,
+)
 
 
 @reporting
 def evaluate(
     model: ModelArgument = None,
-    concept: ConceptOption = None,
+    concept: SeveralOption = None,
+    concepts: ConceptsOption = None,
     lora: Annotated[Path | None, typer.Option(help="A folder with pytorch_lora_weights.safetensors to load on the model.")] = None,
     embeds: Annotated[Path | None, typer.Option(help="A Textual Inversion file to load on the model.")] = None,
     original: Annotated[
@@ -34,7 +46,14 @@ def evaluate(
 
     Example: `gift evaluate out/model --concept mushroom --output evaluation/`
     """
-    flags = {"model": model, "concept": concept, "lora": lora, "original": original, "similarity": similarity, "seed": seed}
+    flags = {
+        "model": model,
+        "concept": several(concept, concepts)["concept"],
+        "lora": lora,
+        "original": original,
+        "similarity": similarity,
+        "seed": seed,
+    }
     flags |= {"concept_images": concept_images, "embeds": embeds}
     given = resolve(config, flags)
     from gift.bench.evaluation import evaluate_model
@@ -47,14 +66,23 @@ def evaluate(
         result = evaluate_model(**chosen.model_dump())
         write_config(folder, "evaluate", chosen.model_dump(mode="json"))
         write_json(folder / "evaluation.json", result)
-        for key in ("concept_score", "safe_accuracy", "fid", "kid"):
+        many = len(result["concepts"]) > 1
+        for row in result["concepts"] if many else ():
+            low, high = row["concept_score_interval"]
+            near = f"; neighbours {row['neighbours']['score']:.3f}" if row["neighbours"] else ""
+            print(
+                f"{row['concept']:>14}  {row['concept_score']:.4f}  (95 % {low:.3f} to {high:.3f}; "
+                f"original {row['original_score']:.3f}{near})"
+            )
+        for key in ("safe_accuracy", "fid", "kid") if many else ("concept_score", "safe_accuracy", "fid", "kid"):
             if result[key] is None:
                 continue
             low_high = result.get(f"{key}_interval")
             interval = f"  (95 % {low_high[0]:.3f} to {low_high[1]:.3f})" if low_high else ""
             print(f"{key.replace('_', ' '):>14}  {result[key]:.4f}{interval}")
-        if near := result["neighbours"]:
-            print(f"    neighbours  {near['score']:.4f}  (original {near['original_score']:.4f}; {', '.join(near['names'])})")
+        if (beside := result["neighbours"]) and not many:
+            names = ", ".join(beside["names"])
+            print(f"    neighbours  {beside['score']:.4f}  (original {beside['original_score']:.4f}; {names})")
         for found in result["similarity"].values():
             cmmd = "" if found["cmmd"] is None else f", CMMD {found['cmmd']:.4f}"
             print(f"         alike  {found['paired']:.4f}{cmmd}  ({found['name']}; the same prompts and seeds before and after)")

@@ -8,17 +8,23 @@ from typing import Annotated, Any
 import typer
 
 from gift.cli.common import (
+    AccumulateOption,
     CheckpointingOption,
+    CompileOption,
+    ConceptsOption,
     ConfigOption,
+    EmaOption,
     ModelArgument,
     PrecisionOption,
     SeedOption,
+    SeveralOption,
     TrackerOption,
     check_pictures,
     output_folder,
     reporting,
     resolve,
     saving,
+    several,
     write_config,
 )
 
@@ -26,9 +32,8 @@ from gift.cli.common import (
 @reporting
 def immunize(
     model: ModelArgument = None,
-    concept: Annotated[
-        list[str] | None, typer.Option("--concept", help="NAME, style:NAME or category:NAME; may be repeated.")
-    ] = None,
+    concept: SeveralOption = None,
+    concepts: ConceptsOption = None,
     method: Annotated[str | None, typer.Option(help="A method or a chain of them, such as esd+gift.")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the immunized diffusers folder goes.")] = Path("immunized"),
     concept_images: Annotated[
@@ -38,6 +43,9 @@ def immunize(
     skip_bad_images: Annotated[bool | None, typer.Option("--skip-bad-images", help="Go on without unreadable pictures.")] = None,
     precision: PrecisionOption = None,
     gradient_checkpointing: CheckpointingOption = None,
+    accumulate: AccumulateOption = None,
+    ema: EmaOption = None,
+    compile_with: CompileOption = None,
     tracker: TrackerOption = None,
     config: ConfigOption = None,
     seed: SeedOption = None,
@@ -55,12 +63,14 @@ def immunize(
     """
     flags: dict[str, Any] = {
         "model": model,
-        "concept": concept or None,
         "method": method,
         "concept_images": concept_images,
         "safe_images": safe_images,
     }
-    flags |= {**saving(precision, gradient_checkpointing), "tracker": tracker}
+    flags |= {"tracker": tracker, **several(concept, concepts)}
+    flags |= saving(
+        precision=precision, gradient_checkpointing=gradient_checkpointing, accumulate=accumulate, ema=ema, compile=compile_with
+    )
     given = resolve(config, {**flags, "skip_bad_images": skip_bad_images, "seed": seed}, settings)
     from gift.api import immunize as run
     from gift.bench.workbench import Workbench
@@ -82,6 +92,7 @@ def immunize(
         reporter.say(opened.describe())
         write_config(folder, "immunize", chosen.model_dump(mode="json"))
         rest = chosen.model_dump(exclude={"saving", "tracker", "model", "options"})
+        losses: dict[str, Any] = {}
         with Meter() as meter:
             out = run(
                 opened,
@@ -90,6 +101,7 @@ def immunize(
                 work=folder / "work" / "steps",
                 reporter=reporter,
                 saving=chosen.saving,
+                told=losses.update,
                 in_place=True,
                 **chosen.options,
             )
@@ -99,11 +111,14 @@ def immunize(
             {
                 "methods": [{"method": m.name, "arguments": m.model_dump(mode="json")} for m in methods],
                 "config": chosen.model_dump(mode="json"),
+                "losses": losses,
                 "seconds": round(meter.seconds, 1),
                 "peak_mb": round(meter.peak_mb, 1),
             },
         )
         finish(reporter)
+        for name, loss in losses.items():
+            reporter.say(f"{name}: mean loss {loss['before']:.4f} before, {loss['after']:.4f} after ({loss['pictures']} pictures)")
         reporter.say(f"immunized model in {folder / 'model'} after {meter.seconds:.0f} s; peak memory {meter.peak_mb:.0f} MB")
         reporter.say(f"next: gift attack {folder / 'model'} --concept '{out_concept(chosen.concept)}'")
 

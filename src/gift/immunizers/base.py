@@ -15,10 +15,11 @@ from gift.errors import NonFiniteError
 from gift.models import DenoisingModel
 from gift.models.lora import attach_lora, detach_lora, has_lora, merge_lora, switch_lora
 from gift.models.parameters import select_parameters
+from gift.training.averaging import Average
 from gift.training.checkpoint import Checkpoints
 from gift.training.loop import run
 from gift.training.method import TrainingRun
-from gift.training.precision import EXACT, Saving
+from gift.training.precision import EXACT, Saving, make_accelerator
 from gift.training.progress import Reporter
 
 LORA = "immunization"
@@ -126,13 +127,25 @@ class Immunizer(BaseModel, ABC):
         """
         out = model if in_place else model.copy()
         if self.total_steps:
-            accelerator = accelerator or Accelerator(cpu=model.device.type == "cpu")
+            accelerator = accelerator or make_accelerator(model)
             torch.manual_seed(seed)  # for libraries that initialise their own parts (peft); every draw of ours has its generator
             out.denoiser.train()
             saving.apply(out, accelerator)
-            method = self.begin(Task(out, concept, safe, accelerator, seed, self.adapter_rank))
+            with saving.explained():
+                method = self.begin(Task(out, concept, safe, accelerator, seed, self.adapter_rank))
+            average = method.average = Average(list(method.weights.values()), saving.ema)
             try:
-                run(method, steps=self.total_steps, seed=seed, title=self.name, checkpoints=checkpoints, reporter=reporter)
+                with saving.explained():
+                    run(
+                        method,
+                        steps=self.total_steps,
+                        seed=seed,
+                        title=self.name,
+                        checkpoints=checkpoints,
+                        reporter=reporter,
+                        after=lambda done: average.step() if done else None,
+                    )
+                average.take()
                 method.finish()
             finally:
                 method.close()

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from gift.immunizers.base import Immunizer, Method, Task
 from gift.immunizers.original import outputs_ahead
 from gift.immunizers.simulated import Attacker, SimulatedAttack
-from gift.immunizers.terms import Bound, Distance, Noise, Representations, bounded, project_away, total_norm
+from gift.immunizers.terms import Bound, Distance, Noise, bounded, project_away, total_norm, watch_layers
 from gift.training.loop import Logs
 from gift.training.updates import OptimiserName, Rate, Updater, scheduled
 
@@ -106,7 +106,7 @@ class GiftRun(Method):
         self.updaters["immunize"] = Updater(
             weights, name=how.immunize_optimiser, rate=how.immunize_rate, accelerator=task.accelerator
         )
-        self.layers = Representations(task.model.denoiser, how.layers, how.noise, how.distance) if how.noise_weight else None
+        self.layers = watch_layers(task.model, how.layers, how.noise, how.distance) if how.noise_weight else None
         self.watches_safe = how.project or how.rescale is not None
 
     def step(self, index: int, generator: torch.Generator) -> Logs:

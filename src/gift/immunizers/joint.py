@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 
 from gift.immunizers.base import Immunizer, Method, Task
-from gift.immunizers.terms import Bound, Distance, Noise, Representations, bounded
+from gift.immunizers.terms import Bound, Distance, Noise, bounded, watch_layers
 from gift.training.loop import Logs
 from gift.training.updates import Rate, Updater
 
@@ -43,7 +43,7 @@ class JointRun(Method):
         super().__init__(task, how.train)
         self.how = how
         self.updaters["joint"] = Updater(self.weights.values(), rate=how.rate, accelerator=task.accelerator)
-        self.layers = Representations(task.model.denoiser, how.layers, how.noise, how.distance) if how.noise_weight else None
+        self.layers = watch_layers(task.model, how.layers, how.noise, how.distance) if how.noise_weight else None
 
     def step(self, index: int, generator: torch.Generator) -> Logs:
         """One step down the joint loss."""

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from gift.errors import GiftError
+from gift.models import DenoisingModel
 from gift.models.parameters import SEPARATE, groups_of
 
 Bound = Literal["identity", "log", "hinge"]
@@ -125,6 +126,18 @@ class Representations:
             deviation = self.momentum * old["deviation"].to(mean) + (1 - self.momentum) * deviation
         self.moments[name] = {"mean": mean, "deviation": deviation}
         return mean, deviation
+
+
+def watch_layers(model: DenoisingModel, layers: str, noise: Noise, distance: Distance) -> Representations:
+    """`Representations` of a model in training.
+
+    Raises:
+        GiftError: its forwards can't be watched: they are compiled, or see a part of a batch at a time.
+    """
+    denoiser: Any = model.denoiser
+    if model.micro_batches > 1 or denoiser._compiled_call_impl is not None:
+        raise GiftError("representation noising looks into whole, uncompiled forwards; leave accumulate and compile out")
+    return Representations(denoiser, layers, noise, distance)
 
 
 def project_away(gradient: torch.Tensor, safe: torch.Tensor) -> None:

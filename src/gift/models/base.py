@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from gift.errors import NonFiniteError
+from gift.models.micro import summed_loss
 from gift.parallel import mean_over_all, share
 
 Cond = dict[str, torch.Tensor]
@@ -50,9 +51,13 @@ class DenoisingModel(ABC):
         denoiser_part: the name of the denoiser's part of the pipeline, and so of its LoRA files.
         more_lora_targets: modules of the denoiser that get a LoRA beside to_k, to_q, to_v and to_out.0, as in diffusers' trainers.
         compute: what the denoiser's training forwards compute in; weights, losses and optimisers stay fp32.
+        micro_batches: how many parts of a batch go through the denoiser one after the other in training.
+        scaler: of losses, where half precision would lose their small gradients; None where it can't.
     """
 
     compute: torch.dtype = torch.float32
+    micro_batches: int = 1
+    scaler: Any = None
     denoiser_part: ClassVar[str]
     more_lora_targets: ClassVar[tuple[str, ...]] = ()
 
@@ -179,6 +184,8 @@ class DenoisingModel(ABC):
     ) -> torch.Tensor:
         """The mean of `loss` over a batch, (); of several processes each computes its share (see `gift.parallel`).
 
+        With `micro_batches`, in as many parts: the same mean and gradients to rounding, the activations of one part in memory.
+
         Args:
             latents: scaled latents (N, C, h, w).
             cond: their encoded prompts.
@@ -188,7 +195,18 @@ class DenoisingModel(ABC):
         noised, mine = self.noised(latents, generator), share(len(latents))
         at, when, goal = noised.latents[mine], noised.timesteps[mine], noised.target[mine] if target is None else target
         cond = {name: tensor[mine] for name, tensor in cond.items()}
-        return mean_over_all(self.per_sample_loss(self.predict_in_training(at, when, cond), goal), len(latents))
+        if self.micro_batches == 1:
+            return mean_over_all(self.per_sample_loss(self.predict_in_training(at, when, cond), goal).sum(), len(latents))
+        learned = [name for name, tensor in cond.items() if tensor.requires_grad]
+
+        def part(rows: slice, leaves: Sequence[torch.Tensor]) -> torch.Tensor:
+            given = cond | dict(zip(learned, leaves, strict=False))
+            out = self.predict_in_training(at[rows], when[rows], {name: tensor[rows] for name, tensor in given.items()})
+            return self.per_sample_loss(out, goal[rows]).sum()
+
+        moving = [cond[name] for name in learned] + [p for p in self.denoiser.parameters() if p.requires_grad]
+        scale = self.scaler.get_scale() if self.scaler else 1.0
+        return mean_over_all(summed_loss(part, len(at), self.micro_batches, moving, scale), len(latents))
 
     @torch.no_grad()
     def generate(

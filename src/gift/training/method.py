@@ -9,16 +9,22 @@ import torch
 from torch import nn
 
 from gift.errors import NonFiniteError
+from gift.training.averaging import Average
 from gift.training.loop import Logs
 from gift.training.updates import Updater
 
 
 class TrainingRun(ABC):
-    """A stepper over named weights. Subclasses fill `updaters` and write `step`."""
+    """A stepper over named weights. Subclasses fill `updaters` and write `step`.
+
+    Attributes:
+        average: of the weights, which is released in their stead; nothing by default.
+    """
 
     def __init__(self, weights: dict[str, nn.Parameter]) -> None:
         self.weights = weights
         self.updaters: dict[str, Updater] = {}
+        self.average = Average((), None)
 
     @abstractmethod
     def step(self, index: int, generator: torch.Generator) -> Logs:
@@ -47,6 +53,7 @@ class TrainingRun(ABC):
         return {
             "weights": {name: p.detach() for name, p in self.weights.items()},
             "updaters": {name: updater.state() for name, updater in self.updaters.items()},
+            "average": self.average.state(),
             "extra": self.extra_state(),
         }
 
@@ -57,6 +64,7 @@ class TrainingRun(ABC):
             parameter.copy_(state["weights"][name])
         for name, updater in self.updaters.items():
             updater.load_state(state["updaters"][name])
+        self.average.load_state(state["average"])
         self.load_extra_state(state["extra"])
 
     def close(self) -> None:  # noqa: B027 - optional

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -11,7 +13,20 @@ from pydantic import BaseModel, ConfigDict, Field
 from gift.errors import GiftError
 from gift.models import DenoisingModel
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "fp16"]
+DTYPES: dict[str, torch.dtype] = {"no": torch.float32, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def make_accelerator(model: DenoisingModel) -> Accelerator:
+    """The accelerator of a run on the model's device, as a launcher's environment asks for.
+
+    Raises:
+        GiftError: the launcher asks for what this device can't do.
+    """
+    try:
+        return Accelerator(cpu=model.device.type == "cpu")
+    except (ValueError, RuntimeError, ImportError) as error:
+        raise GiftError(f"the launcher's settings don't fit: {' '.join(str(error).split())}; change or leave them out") from error
 
 
 class Saving(BaseModel):
@@ -21,32 +36,64 @@ class Saving(BaseModel):
 
     precision: Precision = Field(default="fp32", description="of the denoiser's training forwards; weights stay fp32")
     gradient_checkpointing: bool = Field(default=False, description="compute activations anew instead of keeping them")
+    accumulate: int = Field(default=1, ge=1, description="micro-batches: parts of a batch that are computed one after the other")
+    ema: float | None = Field(
+        default=None, gt=0, lt=1, description="release the weights' running mean with this decay; off by default"
+    )
+    compile: str | None = Field(
+        default=None, description="torch.compile the denoiser with this backend, as 'inductor'; off by default"
+    )
 
     def apply(self, model: DenoisingModel, accelerator: Accelerator) -> None:
-        """Sets a copy up for training. `accelerate launch --mixed_precision bf16` asks for bf16 as well.
+        """Sets a copy up for training. `accelerate launch --mixed_precision` asks for bf16 or fp16 as well.
 
         Raises:
-            GiftError: fp16 is asked for, or the denoiser can't compute activations anew.
+            GiftError: a precision or backend that there is not, or the denoiser can't compute activations anew.
         """
-        asked = accelerator.mixed_precision
-        if asked not in {"no", "bf16"}:
-            raise GiftError(f"mixed precision '{asked}' is not supported; use bf16, which needs no loss scaling, or no")
-        model.compute = torch.bfloat16 if "bf16" in {asked, self.precision} else torch.float32
+        asked = accelerator.mixed_precision if self.precision == "fp32" else self.precision
+        if asked not in DTYPES:
+            raise GiftError(f"mixed precision '{asked}' is not supported; use one of {', '.join(DTYPES)}")
+        model.compute, model.micro_batches = DTYPES[asked], self.accumulate
+        if model.compute is torch.float16 and accelerator.scaler is None:
+            accelerator.scaler = torch.amp.GradScaler(model.device.type)
+        model.scaler = accelerator.scaler
+        denoiser: Any = model.denoiser
         if self.gradient_checkpointing:
-            denoiser: Any = model.denoiser
             try:
                 denoiser.enable_gradient_checkpointing()
             except (AttributeError, ValueError) as error:
                 raise GiftError(
                     f"{type(denoiser).__name__} can't compute activations anew; leave gradient_checkpointing out"
                 ) from error
+        if self.compile is not None:
+            known = torch.compiler.list_backends(None)
+            if self.compile not in known:
+                raise GiftError(f"torch.compile has no backend '{self.compile}'; use one of {', '.join(known)}")
+            denoiser.compile(backend=self.compile)
 
     def release(self, model: DenoisingModel) -> None:
         """Leaves the model as any other."""
-        model.compute = torch.float32
+        model.compute, model.micro_batches, model.scaler = torch.float32, 1, None
+        denoiser: Any = model.denoiser
         if self.gradient_checkpointing:
-            denoiser: Any = model.denoiser
             denoiser.disable_gradient_checkpointing()
+        if self.compile is not None:
+            denoiser._compiled_call_impl = None
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Turns a compiler's failure inside the block into one line.
+
+        Raises:
+            GiftError: the backend can't compile the denoiser here.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            if self.compile is None or not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise
+            reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            raise GiftError(f"torch.compile with '{self.compile}' failed ({reason[:160]}); leave it out") from error
 
 
 EXACT = Saving()

@@ -20,6 +20,9 @@ ScheduleName = Literal["constant", "cosine", "linear"]
 LARGEST_RATE = 1e30
 """fp32 ends at 3.4e38, and Adam's first step divides the rate by 1 - beta: beyond this, PyTorch overflows inside the optimiser."""
 
+SMALLEST_SCALE = 1.0
+"""Of the loss in fp16: where a gradient still overflows here, scaling is not what is wrong."""
+
 Rate = Annotated[float, Field(gt=0, le=LARGEST_RATE)]
 """A learning rate that an optimiser can hold."""
 
@@ -48,7 +51,7 @@ def _adamw_8bit(parameters: Sequence[nn.Parameter], rate: float, decay: float) -
     try:
         make = import_module("bitsandbytes.optim").AdamW8bit
     except ImportError as error:
-        raise GiftError("the optimiser 'adamw8bit' needs bitsandbytes: pip install bitsandbytes") from error
+        raise GiftError("the optimiser 'adamw8bit' needs bitsandbytes: pip install 'gift-diffusion[8bit]'") from error
     return cast(torch.optim.Optimizer, make(parameters, lr=rate, weight_decay=decay))
 
 
@@ -105,6 +108,7 @@ class Updater:
         if not 0 <= rate <= LARGEST_RATE:
             raise GiftError(f"a learning rate of {rate} can't be used; give one between 0 and {LARGEST_RATE:g}")
         self.rate, self.clip, self.accelerator = rate, clip, accelerator
+        self.scaler: torch.amp.GradScaler | None = accelerator.scaler
         self.optimiser = make_optimiser(name, self.parameters, rate, decay)
 
     def gradients(self, loss: torch.Tensor) -> None:
@@ -117,19 +121,29 @@ class Updater:
         self.optimiser.zero_grad(set_to_none=True)
         self.accelerator.backward(loss)
         average_gradients(self.parameters)
+        if self.scaler:
+            self.scaler.unscale_(self.optimiser)
 
     def apply(self, factor: float = 1.0) -> float:
         """Clips and takes one step at `factor` times the rate; returns the gradient norm before clipping.
 
+        With fp16's loss scaling a gradient that overflows is no error: the step is left out and the scale halved.
+
         Raises:
-            NonFiniteError: a gradient is not finite; nothing was changed.
+            NonFiniteError: a gradient is not finite, and no smaller scale of the loss would mend it; nothing was changed.
         """
         limit = self.clip if self.clip is not None else float("inf")
-        norm = torch.as_tensor(self.accelerator.clip_grad_norm_(self.parameters, limit))
-        check_loss(norm, "the gradient")
+        norm = nn.utils.clip_grad_norm_(self.parameters, limit)
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate * factor
-        self.optimiser.step()
+        if self.scaler:
+            if self.scaler.get_scale() <= SMALLEST_SCALE:
+                check_loss(norm, "the gradient")
+            self.scaler.step(self.optimiser)
+            self.scaler.update()
+        else:
+            check_loss(norm, "the gradient")
+            self.optimiser.step()
         return norm.item()
 
     def descend(self, loss: torch.Tensor, factor: float = 1.0) -> float:
@@ -138,9 +152,11 @@ class Updater:
         return self.apply(factor)
 
     def state(self) -> dict[str, Any]:
-        """The optimiser's state, for a checkpoint."""
-        return self.optimiser.state_dict()
+        """The optimiser's state, for a checkpoint, with the loss's scale where there is one."""
+        return self.optimiser.state_dict() | ({"scaler": self.scaler.state_dict()} if self.scaler else {})
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Takes up a checkpoint's state."""
-        self.optimiser.load_state_dict(state)
+        self.optimiser.load_state_dict({key: value for key, value in state.items() if key != "scaler"})
+        if self.scaler:
+            self.scaler.load_state_dict(state["scaler"])
