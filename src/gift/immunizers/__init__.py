@@ -7,8 +7,22 @@ from gift.immunizers.gift import Gift
 from gift.immunizers.imma import Imma
 from gift.immunizers.joint import Joint
 from gift.immunizers.none import Nothing
+from gift.immunizers.original import Original
 from gift.immunizers.simulated import Attacker
 
 IMMUNIZERS: dict[str, type[Immunizer]] = {kind.name: kind for kind in (Nothing, Esd, Ascent, Joint, Imma, Gift)}
 
-__all__ = ["IMMUNIZERS", "Ascent", "Attacker", "Esd", "Gift", "Imma", "Immunizer", "Joint", "Method", "Nothing", "Task"]
+__all__ = [
+    "IMMUNIZERS",
+    "Ascent",
+    "Attacker",
+    "Esd",
+    "Gift",
+    "Imma",
+    "Immunizer",
+    "Joint",
+    "Method",
+    "Nothing",
+    "Original",
+    "Task",
+]
