@@ -8,7 +8,9 @@ from typing import Any
 
 from gift.bench.losses import Losses, mean_losses, parts_of
 from gift.bench.trial import Trial, attack_and_score
-from gift.bench.workbench import Workbench
+from gift.bench.workbench import Folders, Workbench, joined
+from gift.data.latents import shares_of
+from gift.errors import GiftError
 from gift.models import DenoisingModel, load
 from gift.settings import make_attack, make_immunizers
 from gift.training.checkpoint import Checkpoints
@@ -17,6 +19,8 @@ from gift.training.progress import Reporter, Silent
 
 __all__ = ["Curve", "attack", "immunize", "load"]
 
+ONE_CONCEPT = "an attack is about one concept; run it once for each"
+
 
 def immunize(
     model: DenoisingModel | str | Path,
@@ -24,7 +28,7 @@ def immunize(
     method: str = "gift",
     *,
     seed: int = 0,
-    concept_images: Path | str | None = None,
+    concept_images: Folders = None,
     safe_images: Path | str | None = None,
     concept_pictures: int = 64,
     safe_pictures: int = 192,
@@ -45,7 +49,8 @@ def immunize(
         concept: 'mushroom', 'style:openmoji', 'category:food', or several; free text for models with their own vocabulary.
         method: a method, or a chain such as 'esd+gift'.
         seed: of all draws.
-        concept_images: a folder of the concept's pictures; without it the model draws its own.
+        concept_images: a folder of the concept's pictures, for several concepts a list, one each; without it (None in a list) the
+            model draws its own.
         safe_images: a folder of pictures to keep; without it the model draws its own.
         concept_pictures: how many pictures of the concept are drawn (choice); of several concepts together, at least 16 of each.
         safe_pictures: how many safe pictures are drawn (choice).
@@ -60,7 +65,7 @@ def immunize(
         **options: hyperparameters of the last method; those of any method of the chain under its name, as esd={"steps": 20}.
 
     Raises:
-        GiftError: an unknown concept, method or option, or pictures that can't be used.
+        GiftError: an unknown concept, method or option, a share or folder too many or too few, or pictures that can't be used.
         NonFiniteError: the training broke down.
         Interrupted: stopped on request.
     """
@@ -69,13 +74,17 @@ def immunize(
         model, in_place = load(model), True
     say = reporter.say if reporter else Silent().say
     bench = Workbench.of(model, concept, seed, say=say, skip_bad_images=skip_bad_images)
-    harmful = bench.concept_set(concept_pictures, Path(concept_images) if concept_images else None, cache, balance)
+    shares = shares_of(len(bench.concepts), balance)
+    parts = bench.concept_sets(concept_pictures, concept_images, cache)
+    sizes, harmful = [len(part) for part in parts], joined(parts, balance)
+    del parts
     safe = bench.safe_set(safe_pictures, Path(safe_images) if safe_images else None, cache)
-    sets = parts_of(bench.concepts, harmful, safe) if told else {}
+    sets = parts_of(bench.concepts, sizes, harmful, safe) if told else {}
     before = mean_losses(model, sets)
     stages: list[Checkpoints] = []
     for i, immunizer in enumerate(immunizers):
         settings = {"method": repr(immunizer), "concept": [str(c) for c in bench.concepts], "seed": seed, "model": model.source}
+        settings |= saving.settings() | ({"shares": shares} if len(shares) > 1 else {})
         if work:
             stages.append(Checkpoints(work / f"{i}-{immunizer.name}", settings))
         model = immunizer(
@@ -92,7 +101,10 @@ def immunize(
         stage.clear()
     if told:
         after = mean_losses(model, sets)
-        told({name: {"pictures": len(sets[name]), "before": before[name], "after": after[name]} for name in sets})
+        found: Losses = {n: {"pictures": len(sets[n]), "before": before[n], "after": after[n]} for n in sets}
+        for each, share in zip(bench.concepts, shares, strict=True):
+            found[str(each)]["share"] = share
+        told(found)
     return model
 
 
@@ -132,7 +144,7 @@ def attack(
 
     Args:
         model: a model, or what `load` takes.
-        concept: what the attacker wants back.
+        concept: what the attacker wants back: one concept.
         attack: the attack's name.
         steps: of the attack.
         seed: of all draws.
@@ -151,8 +163,10 @@ def attack(
         **options: hyperparameters of the attack.
 
     Raises:
-        GiftError: an unknown concept, attack or option; or nothing can recognise the concept.
+        GiftError: an unknown concept, attack or option; several concepts; or nothing can recognise the concept.
     """
+    if not isinstance(concept, str):
+        raise GiftError(ONE_CONCEPT)
     how = make_attack(attack, {"steps": steps, **options})
     model = model if isinstance(model, DenoisingModel) else load(model)
     say = reporter.say if reporter else Silent().say
@@ -164,7 +178,7 @@ def attack(
         harmless = bench.harmless_set(pictures, Path(harmless_images) if harmless_images else None, cache)
     if base is not None and not isinstance(base, DenoisingModel):
         base = load(base)
-    settings = {"attack": repr(how), "concept": concept, "seed": seed, "model": model.source}
+    settings = {"attack": repr(how), "concept": concept, "seed": seed, "model": model.source, **saving.settings()}
     kept = Checkpoints(work, settings | ({"base": base.source} if base else {})) if work else None
     asks = bench.asks(evaluation_pictures)
     trial = attack_and_score(

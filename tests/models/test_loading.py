@@ -266,9 +266,11 @@ def test_a_hub_models_index_chooses_the_pipeline(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (errors.EntryNotFoundError("no"), r"owner/name is not a diffusers model \(no model_index\.json\)"),
-        (errors.LocalEntryNotFoundError("offline\nnow"), "can't open owner/name: offline now; is it a local folder"),
-        (errors.HFValidationError("odd name"), "can't open owner/name: odd name"),
+        (errors.EntryNotFoundError("no"), r"owner/name is not a diffusers model \(a file is missing: no\)"),
+        (errors.LocalEntryNotFoundError("offline\nnow"), "can't get owner/name: offline now; is it a local folder"),
+        (errors.HFValidationError("odd name"), "'owner/name' is no name for a repository; use owner/name"),
+        (errors.OfflineModeIsEnabled("off"), "HF_HUB_OFFLINE=1 is set"),
+        (ConnectionResetError("reset"), "can't get owner/name: reset; is it a local folder, or can the hub be reached"),
     ],
 )
 def test_what_the_hub_has_not_is_told(monkeypatch: pytest.MonkeyPatch, error: Exception, words: str) -> None:
@@ -293,7 +295,7 @@ def test_an_unusable_device_is_told(saved: Path) -> None:
 
 
 def test_an_absent_variant_is_told(saved: Path) -> None:
-    told(lambda: load(saved, variant="fp8"), "can't open")
+    told(lambda: load(saved, variant="fp8"), "has no variant 'fp8'; it has none: leave it out")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])

@@ -108,13 +108,15 @@ def test_fp16_leaves_out_steps_that_overflow_until_the_scale_fits(
     assert skipped[0]
     assert not skipped[-1]
     assert not same_state(state_of(done.model), state_of(random_model))
-    kept = Checkpoints(tmp_path, {})
+    kept = Checkpoints(tmp_path, fp16.settings())
     with pytest.raises(Interrupted):
         how(random_model, concept_set, saving=fp16, checkpoints=kept, reporter=StopAt(2))
     assert same_state(state_of(how(random_model, concept_set, saving=fp16, checkpoints=kept).model), state_of(done.model))
+    with pytest.raises(GiftError, match="saving differ"):
+        how(random_model, concept_set, checkpoints=Checkpoints(tmp_path, Saving(accumulate=2).settings()))
     overflowing(monkeypatch, 1e8)
     before = state_of(random_model)
-    with pytest.raises(NonFiniteError, match="the gradient is"):
+    with pytest.raises(NonFiniteError, match="the gradient is .* use bf16 or fp32"):
         Full(steps=30, batch_size=2)(random_model, concept_set, saving=fp16)
     assert same_state(state_of(random_model), before)
 
@@ -153,7 +155,7 @@ def test_micro_batches_change_no_defence(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(StableDiffusion, "predict", watched)
-        how(random_model, concept_set, safe_set, saving=Saving(accumulate=3), reporter=Kept())
+        how(random_model, concept_set, safe_set, saving=Saving(accumulate=3, gradient_checkpointing=True), reporter=Kept())
     assert set(sizes) == {1}
     sizes.clear()
     how(random_model, concept_set, safe_set, reporter=Kept())
@@ -164,10 +166,11 @@ def test_micro_batches_change_no_defence(
 
 @pytest.mark.parametrize("saving", [Saving(accumulate=2), Saving(compile="aot_eager")])
 def test_noising_needs_whole_forwards(
-    random_model: StableDiffusion, concept_set: LatentSet, safe_set: LatentSet, saving: Saving
+    random_model: StableDiffusion, concept_set: LatentSet, safe_set: LatentSet, saving: Saving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(StableDiffusion, "predict", Mock(side_effect=AssertionError("it is told before any work")))
     with pytest.raises(GiftError, match="leave accumulate and compile out"):
-        Gift.plain(steps=1, noise_weight=0.1)(random_model, concept_set, safe_set, saving=saving)
+        Gift(steps=1, noise_weight=0.1)(random_model, concept_set, safe_set, saving=saving)
 
 
 def test_the_mean_of_the_weights_is_released(random_model: StableDiffusion, concept_set: LatentSet, tmp_path: Path) -> None:
@@ -224,5 +227,5 @@ def test_a_compiler_that_is_not_there_or_fails(random_model: StableDiffusion, co
         raise RuntimeError("no compiler")
 
     torch._dynamo.register_backend(name="broken")(broken)
-    with pytest.raises(GiftError, match=r"torch\.compile with 'broken' failed .*leave it out"):
+    with pytest.raises(GiftError, match=r"torch\.compile with 'broken' failed \(no compiler\); mend that or leave"):
         Full(steps=1)(random_model, concept_set, saving=Saving(compile="broken"))

@@ -134,6 +134,26 @@ def test_eight_bit_adam_descends(accelerator: Accelerator) -> None:
     assert any(x.dtype == torch.uint8 for x in updater.optimiser.state[weight].values() if isinstance(x, torch.Tensor))
 
 
+def test_a_gradient_spoilt_after_the_scaler_saw_it_is_left_out_too() -> None:
+    accelerator = Accelerator(cpu=True)
+    accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    parameters = weights()
+    updater = Updater(parameters, rate=0.1, accelerator=accelerator)
+    before = bits(parameters)
+    for scale in (4.0, 2.0, 1.0):
+        updater.gradients(loss_of(parameters))
+        parameters[0].grad = torch.full_like(parameters[0], math.nan)
+        assert math.isnan(updater.apply())
+        assert accelerator.scaler.get_scale() == scale
+        assert all(torch.equal(p, old) for p, old in zip(parameters, before, strict=True))
+    updater.descend(loss_of(parameters))
+    assert not any(torch.equal(p, old) for p, old in zip(parameters, before, strict=True))
+    updater.gradients(loss_of(parameters))
+    parameters[0].grad = torch.full_like(parameters[0], math.nan)
+    with pytest.raises(NonFiniteError, match="use bf16 or fp32"):
+        updater.apply()
+
+
 @pytest.mark.parametrize("rate", [1e31, float("inf"), float("nan"), -1.0])
 def test_a_rate_beyond_fp32_is_refused(accelerator: Accelerator, rate: float) -> None:
     with pytest.raises(GiftError, match=r"a learning rate of .* can't be used"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -19,6 +19,11 @@ Where = Literal["near inside", "near outside", "far inside", "far outside"]
 PLACES: tuple[Where, ...] = get_args(Where)
 """Where harmless objects lie: by their likeness to the concept, and whether the safe set names them."""
 LARGEST_SEED = 2**31 - 1
+
+
+def widest(kinds: Sequence[str]) -> str:
+    """Of the kinds of concepts that are immunized together, the one whose hyperparameters all of them get."""
+    return next((kind for kind in kinds if kind in WIDER), kinds[0])
 
 
 def method_options(kind: str, given: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

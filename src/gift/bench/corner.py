@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gift.attacks import Attack
+from gift.bench.config import widest
 from gift.bench.context import Context, embedder, opened
-from gift.bench.grid import ORIGINAL, WORST, Grid
+from gift.bench.grid import ORIGINAL, WORST, Grid, MethodEntry
 from gift.bench.harmless import harmless_concept
 from gift.bench.identity import libraries
 from gift.bench.neighbours import neighbours
 from gift.bench.pieces import Piece
+from gift.data.concept import parse_concept
 from gift.immunizers import Immunizer
 
 NOWHERE: Mapping[str, str] = {}
@@ -20,21 +22,21 @@ NOWHERE: Mapping[str, str] = {}
 
 @dataclass(frozen=True)
 class Defence:
-    """A chain of methods, and the concepts that it immunizes against beside the cell's own; the original model without methods."""
+    """A chain of methods, and all concepts that it immunizes against at once, if there are several; the original without methods."""
 
     chain: tuple[Immunizer, ...] = ()
-    together: tuple[str, ...] = ()
+    group: tuple[str, ...] = ()
 
     @property
     def words(self) -> str:
         """For the reader."""
         names = "+".join(method.name for method in self.chain) or ORIGINAL
-        return f"{names}, with {', '.join(self.together)}" if self.chain and self.together else names
+        return f"{names} against {' and '.join(self.group)}" if self.group else names
 
     @property
-    def others(self) -> dict[str, Any]:
-        """What the settings of pieces say that depend on the other concepts; nothing where there are none."""
-        return {"together": list(self.together)} if self.together else {}
+    def about(self) -> dict[str, Any]:
+        """What the settings of pieces say that are alike for all concepts of the group."""
+        return {"concept": self.group[0], "together": list(self.group[1:])} if self.group else {}
 
 
 UNDEFENDED = Defence()
@@ -42,7 +44,10 @@ UNDEFENDED = Defence()
 
 @dataclass(frozen=True)
 class Cell:
-    """One method under one attack, for one model, concept and seed; `pieces` by what they are to it."""
+    """One method under one attack, for one model, concept and seed; `pieces` by what they are to it.
+
+    `group` are all concepts that the method is about, if there are several.
+    """
 
     model: str
     concept: str
@@ -52,6 +57,7 @@ class Cell:
     chain: tuple[Immunizer, ...]
     how: Attack
     pieces: dict[str, Piece]
+    group: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -68,33 +74,34 @@ class Corner:
         context = Context.of(model, concept, seed)
         self.grid, self.model, self.concept, self.seed = grid, model, str(context.bench.concept), seed
         self.root = {"model": context.identity, "libraries": libraries(), "concept": self.concept, "seed": seed}
-        self.kind = context.bench.concept.kind
+        self.kind, self.art = context.bench.concept.kind, context.bench.art
         self.recogniser = context.recogniser_identity
         self.places = {"model": model, "base": grid.base or model}
         self.base = opened(grid.base)[1] if grid.base else context.identity
         self.original = self.score(UNDEFENDED)
         config, safe = grid.harmless, grid.sizes.safe_pictures
         self.taught = {where: harmless_concept(context.bench, where, safe) for where in config.places} if config else {}
-        self.near = [str(concept) for concept in neighbours(context.bench)] if grid.sizes.neighbour_pictures else []
 
     def piece(
         self, kind: Any, what: str, settings: dict[str, Any], needs: dict[str, Piece | None], places: Mapping[str, str] = NOWHERE
     ) -> Piece:
-        """A piece of this corner; it waits for the original model's score unless it is that score."""
+        """A piece of this corner; it waits for the original model's score unless it is that score, or about several concepts."""
+        own = "concept" not in settings
         return Piece(
             kind,
-            f"{kind} {what} ({self.concept}, seed {self.seed})",
+            f"{kind} {what} ({self.concept + ', ' if own else ''}seed {self.seed})",
             {**self.root, **settings},
             {role: piece for role, piece in needs.items() if piece is not None},
             {**self.places, **places},
-            gate=getattr(self, "original", None),
+            gate=getattr(self, "original", None) if own else None,
         )
 
     def set(self, role: str, by: Defence) -> Piece:
         """D_h or D_s, drawn by the original model."""
         sizes = self.grid.sizes
         pictures = sizes.concept_pictures if role == "concept" else sizes.safe_pictures
-        return self.piece("set", role, {"role": role, "pictures": pictures, **by.others}, {})
+        what = f"{role}, {' and '.join(by.group)}" if by.group else role
+        return self.piece("set", what, {"role": role, "pictures": pictures, **by.about}, {})
 
     def defence(self, by: Defence) -> Piece | None:
         """A chain's weights, which rest on those of its beginning; None for the original's."""
@@ -103,7 +110,7 @@ class Corner:
         *earlier, last = by.chain
         start = self.defence(replace(by, chain=tuple(earlier)))
         needs = {"concept": self.set("concept", by), "safe": self.set("safe", by), "start": start}
-        settings = {"method": last.name, "arguments": last.model_dump(mode="json")}
+        settings = {"method": last.name, "arguments": last.model_dump(mode="json"), **by.about}
         return self.piece("defence", by.words, settings, needs)
 
     def score(self, by: Defence) -> Piece:
@@ -113,7 +120,7 @@ class Corner:
 
     def price(self, by: Defence) -> Piece:
         """What the defence costs elsewhere, beside the original."""
-        settings = {"recogniser": self.recogniser, "pictures": self.grid.sizes.safe_evaluation_pictures, **by.others}
+        settings = {"recogniser": self.recogniser, "pictures": self.grid.sizes.safe_evaluation_pictures, **by.about}
         needs = {"defence": self.defence(by), "original": self.price(replace(by, chain=())) if by.chain else None}
         return self.piece("price", by.words, settings, needs)
 
@@ -151,10 +158,14 @@ class Corner:
         return self.piece("search", f"against {by.words}", settings, needs)
 
     def neighbours(self, by: Defence) -> Piece | None:
-        """How well the concept's neighbours are drawn."""
-        if not self.near:
+        """How well the concept's neighbours are drawn, those that are no part of the group; None where they are not asked for."""
+        others = [name for name in by.group if name != self.concept]
+        pictures = self.grid.sizes.neighbour_pictures
+        near = neighbours(Context.of(self.model, self.concept, self.seed, others).bench) if pictures else []
+        if not near:
             return None
-        settings = {"recogniser": self.recogniser, "near": self.near, "pictures": self.grid.sizes.neighbour_pictures}
+        settings = {"recogniser": self.recogniser, "near": [str(concept) for concept in near], "pictures": pictures}
+        settings |= {"together": others} if others else {}
         return self.piece("neighbours", by.words, settings, {"defence": self.defence(by)})
 
     def likeness(self, which: str, drawn: Piece, of: str, pictures: int) -> Piece:
@@ -184,7 +195,7 @@ class Corner:
             f"shift {embedder(which).key}": self.piece(
                 "shift",
                 f"{embedder(which).key} of {by.words}",
-                {"embedder": embedder(which).identity},
+                {"embedder": embedder(which).identity, **by.about},
                 needs,
                 {"embedder": which},
             )
@@ -195,6 +206,20 @@ class Corner:
         """What an attack sees and what it is scored on."""
         return [self.grid.sizes.attack_pictures, self.grid.sizes.evaluation_pictures]
 
+    def by(self, entry: MethodEntry) -> Defence:
+        """An entry's methods, and the group that they are about; its order is the entry's own, so that cells share its pieces.
+
+        Raises:
+            GiftError: the model does not know a concept of the group.
+        """
+        named = [parse_concept(name, self.art) for name in entry.together]
+        others = [] if self.concept in map(str, named) or not named else [parse_concept(self.concept, self.art)]
+        group = [*others, *named]
+        if len(group) < 2:
+            return Defence(self.grid.chain_of(entry, self.kind))
+        kind = widest([concept.kind for concept in group])
+        return Defence(self.grid.chain_of(entry, kind), tuple(map(str, group)))
+
     def cells(self) -> list[Cell]:
         """The cells, method by method."""
         grid = self.grid
@@ -204,11 +229,11 @@ class Corner:
         attacks = [(entry, grid.attack_of(entry)) for entry in grid.attacks]
         out: list[Cell] = []
         for entry in entries:
-            by = Defence(grid.chain_of(entry, self.kind), grid.together(entry, self.concept))
+            by = self.by(entry)
             defence = self.defence(by)
             shared = {"original": self.original, "score": self.score(by), "price": self.price(by)}
             shared |= {"defence": defence} if defence else {}
-            near, nearest = self.neighbours(by), self.neighbours(UNDEFENDED)
+            near, nearest = self.neighbours(by), self.neighbours(replace(by, chain=()))
             shared |= {"neighbours": near, "neighbours, original": nearest} if near and nearest else {}
             shared |= self.shifts(by)
             shared |= {f"harmless {where}": piece for where, piece in self.harmless(by).items()}
@@ -220,5 +245,5 @@ class Corner:
                 attack, beside = self.attack(by, given, search), self.attack(control, given, search)
                 pieces = {**shared, "attack": attack, "control": beside, **self.likenesses(attack, beside, by)}
                 pieces |= {"search": search} if search else {}
-                out.append(Cell(self.model, self.concept, self.seed, entry.label, label, by.chain, how, pieces))
+                out.append(Cell(self.model, self.concept, self.seed, entry.label, label, by.chain, how, pieces, by.group))
         return out

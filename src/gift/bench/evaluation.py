@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gift.bench.neighbours import neighbour_damage, neighbour_scores
+from gift.bench.neighbours import neighbour_damage, neighbour_scores, neighbours
 from gift.bench.price import price_of, shift_of
 from gift.bench.trial import score_model
-from gift.bench.workbench import Workbench
+from gift.bench.workbench import Folders, Workbench, folders_of
 from gift.data.concept import speaks_art
 from gift.data.mention import reworded
 from gift.errors import GiftError
@@ -33,7 +33,7 @@ def evaluate_model(
     safe_pictures: int = 120,
     neighbour_pictures: int = 24,
     similarity: Sequence[str] = (STAND_IN,),
-    concept_images: Path | None = None,
+    concept_images: Folders = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Scores a model's concept and its safe prompts.
@@ -48,8 +48,8 @@ def evaluate_model(
         safe_pictures: of other prompts.
         neighbour_pictures: of the concept's nearest neighbours together; 0 leaves them out.
         similarity: embedders that compare pictures of other prompts with the original's.
-        concept_images: pictures of the concept: the score is then the mean likeness to them by the first embedder. Models with a
-            vocabulary of their own can only be scored so.
+        concept_images: a folder of the concept's pictures, for several concepts a list, one each: the score is then the mean
+            likeness to them by the first embedder. Models with a vocabulary of their own can only be scored so.
         seed: of the prompts and pictures.
 
     Returns:
@@ -58,17 +58,20 @@ def evaluate_model(
         neighbours. What stands outside the rows about a concept is about the first.
 
     Raises:
-        GiftError: an unknown model, concept or embedder, a concept that nothing can recognise, or several concepts with what is
-            about one (LoRA and placeholder files, pictures of the concept).
+        GiftError: an unknown model, concept or embedder, a concept that nothing can recognise, folders too many or too few, or
+            several concepts with a Textual Inversion file, which is about one.
     """
     compared = [load_embedder(which) for which in similarity]
     opened = model if isinstance(model, DenoisingModel) else load(model)
     bench = Workbench.of(opened, concept, seed)
-    for given, name in ((embeds, "embeds"), (concept_images, "concept-images")):
-        if given and len(bench.concepts) > 1:
-            raise GiftError(f"--{name} is about one concept; evaluate {len(bench.concepts)} concepts one by one")
+    if embeds and len(bench.concepts) > 1:
+        raise GiftError(f"--embeds is about one concept; evaluate {len(bench.concepts)} concepts one by one")
     benches = [replace(bench, concepts=(each,)) for each in bench.concepts]
-    scorers = [b.judge(similarity[0], 2, concept_images) if concept_images and similarity else b.scorer for b in benches]
+    folders = folders_of(len(benches), concept_images)
+    scorers = [
+        each.judge(similarity[0], 2, folder) if folder and similarity else each.scorer
+        for each, folder in zip(benches, folders, strict=True)
+    ]
     if lora:
         open_lora(opened, lora)
     word = open_placeholder(opened, embeds) if embeds else None
@@ -83,14 +86,17 @@ def evaluate_model(
     reference = base.generate(words, seeds)
     price = price_of(bench, asks, safe, reference)
     rows = []
-    for each, scorer in zip(benches, scorers, strict=True):
+    for each, scorer, folder in zip(benches, scorers, folders, strict=True):
         plain = each.asks(pictures)
         own = [replace(a, prompt=reworded(a.prompt, a.mention, lambda _: word)) for a in plain] if word else plain
         found, before = score_model(opened, own, scorer), score_model(base, plain, scorer)
-        near = _neighbours(each, opened, base, neighbour_pictures) if neighbour_pictures and bench.art else None
+        others = [concept for concept in bench.concepts if concept != each.concept]
+        beside = replace(bench, concepts=(each.concept, *others))
+        near = _neighbours(beside, opened, base, neighbour_pictures) if neighbour_pictures and bench.art else None
         rows.append(
             {
                 "concept": str(each.concept),
+                "scored_by": "likeness to the concept's pictures" if folder and similarity else "recogniser",
                 "concept_score": found.score,
                 "concept_score_interval": list(bootstrap(found.scores)),
                 "original_score": before.score,
@@ -101,7 +107,6 @@ def evaluate_model(
     return {
         "model": opened.source,
         "seed": seed,
-        "scored_by": "likeness to the concept's pictures" if concept_images and similarity else "recogniser",
         **rows[0],
         "safe_accuracy": mean(price["scores"]) if price["scores"] else None,
         "safe_accuracy_interval": list(bootstrap(price["scores"])) if price["scores"] else None,
@@ -115,6 +120,8 @@ def evaluate_model(
     }
 
 
-def _neighbours(bench: Workbench, model: DenoisingModel, original: DenoisingModel, pictures: int) -> dict[str, Any]:
-    """How well both models draw the concept's neighbours."""
+def _neighbours(bench: Workbench, model: DenoisingModel, original: DenoisingModel, pictures: int) -> dict[str, Any] | None:
+    """How well both models draw the concept's neighbours; None where the other concepts leave none."""
+    if not neighbours(bench):
+        return None
     return neighbour_damage(*(neighbour_scores(bench, each, pictures)["scores"] for each in (model, original)))

@@ -34,7 +34,9 @@ class MethodEntry(_Part):
     name: str = ""
     options: dict[str, dict[str, Any]] = Field(default_factory=dict, description="hyperparameters by method of the chain")
     together: tuple[str, ...] = Field(
-        default=(), description="immunize against these concepts, too, in the same run; the cell's own is passed over"
+        default=(),
+        description="immunize against all of these concepts in one run, which their cells share; a cell's own joins them if it is "
+        "none of them",
     )
 
     @property
@@ -110,6 +112,7 @@ class Grid(_Part):
             "methods": [entry.label for entry in self.methods],
             "attacks": [entry.label for entry in self.attacks],
             "similarity": [which.partition(":")[0] for which in self.similarity],
+            **{f"{entry.label}: together": [" ".join(name.split()) for name in entry.together] for entry in self.methods},
         }
         for what, names in groups.items():
             twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
@@ -138,10 +141,6 @@ class Grid(_Part):
         options = [{**shared.get(part, {}), **entry.options.get(part, {})} for part in parts]
         made = [make_immunizers(part, given)[0] for part, given in zip(parts, options, strict=True)]
         return tuple(method for method in made if method.name != ORIGINAL)
-
-    def together(self, entry: MethodEntry, concept: str) -> tuple[str, ...]:
-        """The concepts that an entry immunizes against beside a cell's own."""
-        return tuple(name for name in (" ".join(other.split()) for other in entry.together) if name != concept)
 
     def attack_of(self, entry: AttackEntry) -> Attack:
         """An entry's attack; its steps are the horizon unless it has its own.

@@ -12,19 +12,17 @@ from gift.data.latents import LatentSet
 from gift.models import DenoisingModel
 
 Losses = dict[str, dict[str, float]]
-"""By the concept's name, and 'safe': pictures, and the mean loss before and after."""
+"""By the concept's name, and 'safe': pictures, the share of a batch (the concepts'), and the mean loss before and after."""
 SAFE = "safe"
 ROWS = 16
 """Pictures a forward (choice)."""
 
 
-def parts_of(concepts: Sequence[Concept], joined: LatentSet, safe: LatentSet) -> dict[str, LatentSet]:
-    """Each concept's part of a set that `join_sets` made of equally many pictures each, and the safe set."""
-    size = len(joined) // len(concepts)
+def parts_of(concepts: Sequence[Concept], sizes: Sequence[int], joined: LatentSet, safe: LatentSet) -> dict[str, LatentSet]:
+    """Each concept's part of a set that was joined of sets of these sizes, without a copy, and the safe set."""
+    latents, which = joined.latents.split(list(sizes)), joined.which.split(list(sizes))
     parts = {
-        str(concept): replace(joined, latents=joined.latents[rows], which=joined.which[rows], weights=None)
-        for i, concept in enumerate(concepts)
-        for rows in [slice(i * size, (i + 1) * size if i + 1 < len(concepts) else None)]
+        str(concept): replace(joined, latents=latents[i], which=which[i], weights=None) for i, concept in enumerate(concepts)
     }
     return {**parts, SAFE: safe}
 

@@ -45,7 +45,7 @@ def _likeness_of_styles(concept: Concept, art: Art, recogniser: Recogniser) -> d
 
 
 def neighbours(bench: Workbench, n: int = NEAREST) -> list[Concept]:
-    """The n concepts most like the bench's own that are no part of it, the nearest first.
+    """The n concepts most like the bench's first that are no part of any of its concepts, the nearest first; fewer if none are left.
 
     Of a style they are other styles, else objects. Likeness is by the recogniser's embedding of the drawings.
 
@@ -57,11 +57,11 @@ def neighbours(bench: Workbench, n: int = NEAREST) -> list[Concept]:
         raise GiftError(f"no bundled drawings lie beside '{concept}' for this model; set neighbour_pictures: 0")
     if concept.kind == "style":
         styles = _likeness_of_styles(concept, art, bench.recogniser)
-        del styles[concept.name]
-        return [Concept("style", name) for name in sorted(styles, key=lambda name: -styles[name])[:n]]
+        near = [Concept("style", name) for name in sorted(styles, key=lambda name: -styles[name])]
+        return [style for style in near if style not in bench.concepts][:n]
     objects = likeness_of_objects(concept, art, bench.recogniser)
-    names = [name for name in sorted(objects, key=lambda name: -objects[name]) if not concept.holds(art, name, "")]
-    return [Concept("object", name) for name in names[:n]]
+    names = sorted(objects, key=lambda name: -objects[name])
+    return [Concept("object", name) for name in names if not any(one.holds(art, name, "") for one in bench.concepts)][:n]
 
 
 def neighbour_scores(bench: Workbench, model: DenoisingModel, pictures: int) -> dict[str, Any]:

@@ -45,6 +45,7 @@ def make_row(plan: Plan, cell: Cell, store: Store, tally: Tally) -> Row:
         "settings": {
             "methods": {method.name: method.model_dump(mode="json") for method in cell.chain},
             "attack": {"name": cell.how.name, **cell.how.model_dump(mode="json")},
+            "group": list(cell.group),
             "control": plan.grid.control,
             "horizon": plan.grid.horizon,
             "sizes": plan.grid.sizes.model_dump(mode="json"),

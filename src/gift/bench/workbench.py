@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from gift.data.art import Art, load_art
 from gift.data.attack_pictures import attack_pictures
 from gift.data.concept import Concept, parse_concept, speaks_art
 from gift.data.folder import load_folder
-from gift.data.latents import LatentSet, draw_set, encode_set, join_sets
+from gift.data.latents import LatentSet, draw_set, encode_set, join_sets, shares_of
 from gift.data.mention import mention_in
 from gift.data.prompts import Ask, concept_asks, evaluation_asks, names, safe_asks, safe_evaluation_asks
 from gift.errors import GiftError
@@ -28,6 +28,9 @@ from gift.pixels import as_bytes, as_float
 
 FEWEST = 16
 """Pictures of each of several concepts, at least (choice)."""
+
+Folders = Path | str | Sequence[Path | str | None] | None
+"""Of pictures: one, or for several concepts one each, None where there is none."""
 
 Scorer = Callable[[torch.Tensor], list[float]]
 """uint8 pictures (N, 3, H, W) to N scores: 0 or 1 of a recogniser, at most 1 of a likeness."""
@@ -49,47 +52,52 @@ class Workbench:
         """Reads the concept's name, or several. `say` is told what was found in picture folders.
 
         Raises:
-            GiftError: the model does not know a name, or there is none.
+            GiftError: the model does not know a name, one is given twice, or there is none.
         """
-        art = load_art() if speaks_art(getattr(model.pipeline, "tokenizer", None)) else None
-        texts = [concept] if isinstance(concept, str) else list(concept)
-        if not texts:
+        art = art_of(model)
+        found = [parse_concept(text, art) for text in ([concept] if isinstance(concept, str) else concept)]
+        if not found:
             raise GiftError("no concept; give at least one name")
-        return cls(model, tuple(parse_concept(text, art) for text in texts), art, seed, **rest)
+        twice = next((one for i, one in enumerate(found) if one in found[:i]), None)
+        if twice:
+            raise GiftError(f"the concept '{twice}' is given twice; give it once")
+        return cls(model, tuple(found), art, seed, **rest)
 
     @property
     def concept(self) -> Concept:
         """The first concept: what attacks and scores are about."""
         return self.concepts[0]
 
-    def concept_set(
-        self, pictures: int, folder: Path | None = None, cache: Path | None = None, balance: Sequence[float] | None = None
-    ) -> LatentSet:
-        """D_h: the user's pictures, or drawn from the model.
+    def concept_set(self, pictures: int, folders: Folders = None, cache: Path | None = None) -> LatentSet:
+        """D_h, with equal shares: see `concept_sets`."""
+        return joined(self.concept_sets(pictures, folders, cache))
+
+    def concept_sets(self, pictures: int, folders: Folders = None, cache: Path | None = None) -> list[LatentSet]:
+        """Each concept's part of D_h: the user's pictures, or drawn from the model.
 
         Args:
-            pictures: how many; of several concepts each has its part of them, and at least `FEWEST`.
-            folder: the user's.
+            pictures: how many are drawn; of several concepts each has its part of them, and at least `FEWEST`.
+            folders: the user's, one for each concept; None where the model shall draw.
             cache: where encoded pictures are kept.
-            balance: each concept's share of a batch; equal shares by default.
-        """
-        if folder:
-            return self.folder_set(folder, cache, self.concept.name)
-        sets = self.concept_sets(pictures)
-        return sets[0] if len(sets) == 1 else join_sets(sets, balance)
 
-    def concept_sets(self, pictures: int) -> list[LatentSet]:
-        """Each concept's part of D_h."""
+        Raises:
+            GiftError: the folders are not one for each concept, or a folder's pictures can't be used.
+        """
         share = pictures if len(self.concepts) == 1 else max(min(FEWEST, pictures), -(-pictures // len(self.concepts)))
-        return [draw_set(self.model, concept_asks(c, self.art, share, self.seed)) for c in self.concepts]
+        return [
+            replace(self, concepts=(concept,)).folder_set(folder, cache, concept.name)
+            if folder
+            else draw_set(self.model, concept_asks(concept, self.art, share, self.seed))
+            for concept, folder in zip(self.concepts, folders_of(len(self.concepts), folders), strict=True)
+        ]
 
     def safe_set(self, pictures: int, folder: Path | None = None, cache: Path | None = None) -> LatentSet:
         """D_s: the user's pictures, or drawn from the model with prompts that name none of the concepts."""
         if folder:
             return self.folder_set(folder, cache, "")
-        return draw_set(self.model, self.apart(safe_asks, pictures))
+        return draw_set(self.model, self.apart(safe_asks, pictures, "give fewer, or your own pictures with --safe-images"))
 
-    def apart(self, asks_of: Callable[[Concept, Art | None, int, int], list[Ask]], n: int) -> list[Ask]:
+    def apart(self, asks_of: Callable[[Concept, Art | None, int, int], list[Ask]], n: int, remedy: str) -> list[Ask]:
         """The first n asks of anything but the first concept that name none of the others.
 
         Raises:
@@ -100,9 +108,7 @@ class Workbench:
             more = asks_of(self.concept, self.art, 2 * n, self.seed)
             asks = [ask for ask in more if not self.shown(ask)][:n]
         if len(asks) < min(n, FEWEST):
-            raise GiftError(
-                f"only {len(asks)} prompts name none of the {len(self.concepts)} concepts; give fewer, or use --safe-images"
-            )
+            raise GiftError(f"only {len(asks)} prompts name none of the {len(self.concepts)} concepts; {remedy}")
         return asks
 
     def shown(self, ask: Ask) -> bool:
@@ -201,4 +207,31 @@ class Workbench:
 
     def safe_evaluation(self, n: int) -> list[Ask]:
         """Evaluation prompts for the price."""
-        return self.apart(safe_evaluation_asks, n)
+        return self.apart(safe_evaluation_asks, n, "evaluate fewer at once")
+
+
+def art_of(model: DenoisingModel) -> Art | None:
+    """The bundled drawings, if a model speaks their names; None where it has a vocabulary of its own."""
+    return load_art() if speaks_art(getattr(model.pipeline, "tokenizer", None)) else None
+
+
+def folders_of(count: int, folders: Folders) -> list[Path | None]:
+    """One folder, or None, for each of `count` concepts.
+
+    Raises:
+        GiftError: there are folders, but not as many.
+    """
+    each = [folders] if isinstance(folders, Path | str) else [None] * count if folders is None else list(folders)
+    if len(each) != count:
+        raise GiftError(f"folders of pictures: {len(each)}, concepts: {count}; give one for each, with --concept-images or in the list")
+    return [Path(folder) if folder else None for folder in each]
+
+
+def joined(sets: Sequence[LatentSet], balance: Sequence[float] | None = None) -> LatentSet:
+    """The concepts' sets as one; that of a single concept as it is.
+
+    Raises:
+        GiftError: the balance is not one positive share for each.
+    """
+    shares = shares_of(len(sets), balance)
+    return sets[0] if len(sets) == 1 else join_sets(sets, shares)

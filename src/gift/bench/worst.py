@@ -13,6 +13,7 @@ from gift.bench.trial import Watch, attack_and_score, score_model
 from gift.bench.workbench import Workbench
 from gift.models import DenoisingModel
 from gift.training.checkpoint import Checkpoints
+from gift.training.precision import EXACT, Saving
 from gift.training.progress import Reporter
 
 
@@ -31,6 +32,7 @@ def find_worst(
     skip_bad_images: bool = False,
     seed: int = 0,
     reporter: Reporter | None = None,
+    saving: Saving = EXACT,
 ) -> dict[str, Any]:
     """Searches for the attack that brings most of a concept back on a model's weights.
 
@@ -48,6 +50,7 @@ def find_worst(
         skip_bad_images: go on without pictures that can't be read, rather than stop.
         seed: of all draws, and of the search's proposals.
         reporter: told of progress.
+        saving: of memory and time, against rounding; the attacker's.
 
     Returns:
         As `search`, and `score_before`, the score without any attack.
@@ -64,7 +67,8 @@ def find_worst(
     data = bench.attack_set(pictures, concept_images, cache)
 
     def attempt(number: int, how: Attack, watch: Watch) -> dict[str, Any]:
-        kept = Checkpoints(folder / "work" / f"trial-{number}", {"attack": repr(how), "concept": concept, "seed": seed})
+        settings = {"attack": repr(how), "concept": concept, "seed": seed, **saving.settings()}
+        kept = Checkpoints(folder / "work" / f"trial-{number}", settings)
         harmless = bench.harmless_set(pictures, None, cache) if how.needs_harmless else None
         done = attack_and_score(
             model,
@@ -79,6 +83,7 @@ def find_worst(
             checkpoints=kept,
             reporter=reporter,
             watch=watch,
+            saving=saving,
         )
         kept.clear()
         return as_value(how, done)

@@ -11,14 +11,15 @@ from gift.cli.common import (
     AccumulateOption,
     CheckpointingOption,
     CompileOption,
-    ConceptOption,
     ConfigOption,
     EmaOption,
     ModelArgument,
+    OneOption,
     PrecisionOption,
     SeedOption,
     SetOption,
     TrackerOption,
+    VariantOption,
     check_pictures,
     output_folder,
     reporting,
@@ -31,7 +32,8 @@ from gift.cli.common import (
 @reporting
 def attack(
     model: ModelArgument = None,
-    concept: ConceptOption = None,
+    variant: VariantOption = None,
+    concept: OneOption = None,
     attack: Annotated[str | None, typer.Option("--attack", help="See gift list attacks.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps.", min=0)] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the attacked weights and the curve go.")] = Path("attacked"),
@@ -61,6 +63,7 @@ def attack(
     """
     flags: dict[str, Any] = {
         "model": model,
+        "variant": variant,
         "concept": concept,
         "attack": attack,
         "steps": steps,
@@ -98,7 +101,7 @@ def attack(
     reporter = tracked(Live(), chosen.tracker, output, chosen.model_dump(mode="json"))
     with output_folder(output) as folder:
         check_pictures(chosen.concept_images, skip_bad_images=chosen.skip_bad_images)
-        opened = load(chosen.model)
+        opened = load(chosen.model, variant=chosen.variant)
         bench = Workbench.of(opened, chosen.concept, chosen.seed, skip_bad_images=chosen.skip_bad_images)
         bench.judge(chosen.similarity, 2, chosen.concept_images)  # told before anything is written
         reporter.say(opened.describe())
@@ -106,7 +109,7 @@ def attack(
         if chosen.search:
             search_attack(opened, chosen, folder, reporter)
             return
-        rest = chosen.model_dump(exclude={"saving", "tracker", "model", "options", "search", "kohya"})
+        rest = chosen.model_dump(exclude={"saving", "tracker", "model", "variant", "options", "search", "kohya"})
         curve = run(
             opened,
             **rest,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
 import typer
 import yaml
@@ -19,15 +19,28 @@ from gift.errors import GiftError
 from gift.files import write_text
 from gift.parallel import is_main, launched
 
-ModelArgument = Annotated[str | None, typer.Argument(help="'tiny', a diffusers folder, a .safetensors file or a hub id.")]
+if TYPE_CHECKING:
+    from gift.models import DenoisingModel
+
+ModelArgument = Annotated[
+    str | None, typer.Argument(help="'tiny', a diffusers folder, a .safetensors file, or a hub id (owner/name@revision).")
+]
+VariantOption = Annotated[str | None, typer.Option("--variant", help="The weights' variant, as fp16.")]
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", "-c", help="YAML file with any of the options below; flags go over it.")
 ]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of every draw.", min=0, max=LARGEST_SEED)]
 ConceptOption = Annotated[str | None, typer.Option("--concept", help="NAME, style:NAME or category:NAME.")]
+OneOption = Annotated[list[str] | None, typer.Option("--concept", help="NAME, style:NAME or category:NAME: one.")]
+"""A list, so that a second concept is told rather than dropped."""
 SeveralOption = Annotated[list[str] | None, typer.Option("--concept", help="NAME, style:NAME or category:NAME; may be repeated.")]
 ConceptsOption = Annotated[
-    Path | None, typer.Option("--concepts", help="A file of concepts, one a line; 'NAME = 2' gives one twice the share of others.")
+    Path | None,
+    typer.Option("--concepts", help="A file of concepts, a line each: NAME, NAME = SHARE of a batch, or NAME = SHARE, FOLDER."),
+]
+FoldersOption = Annotated[
+    list[Path] | None,
+    typer.Option("--concept-images", help="Folder of the concept's pictures; for several concepts one each, in their order."),
 ]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="A hyperparameter, key=value; may be repeated.")]
 TOGETHER = ("immunize", "attack")
@@ -124,20 +137,42 @@ def saving(**given: Any) -> dict[str, dict[str, Any]]:
     return {"saving": some} if some else {}
 
 
-def several(concept: list[str] | None, concepts: Path | None) -> dict[str, Any]:
-    """The concepts that flags name, as a configuration file would say them.
+def several(concept: list[str] | None, concepts: Path | None, folders: list[Path] | None = None) -> dict[str, Any]:
+    """The concepts that flags name, with their shares and folders, as a configuration file would say them.
 
     Raises:
-        GiftError: they are named both ways, or the file can't be used.
+        GiftError: they are named both ways, folders are given both ways, or the file can't be used.
     """
+    given: dict[str, Any] = {}
+    if folders:
+        given["concept_images"] = folders[0] if len(folders) == 1 else folders
     if concepts is None:
-        return {"concept": concept[0] if concept and len(concept) == 1 else concept or None}
+        return given | {"concept": concept[0] if concept and len(concept) == 1 else concept or None}
     if concept:
         raise GiftError("--concept and --concepts were both given; name all concepts one way")
     from gift.data.concept_list import read_concepts
 
-    names, shares = read_concepts(concepts)
-    return {"concept": names, "balance": shares}
+    lines = read_concepts(concepts)
+    given |= {"concept": [line.name for line in lines], "balance": [line.share for line in lines]}
+    if any(line.folder for line in lines):
+        if folders:
+            raise GiftError(f"--concept-images and folders in {concepts} were both given; name all folders one way")
+        given["concept_images"] = [line.folder for line in lines]
+    return given
+
+
+def check_known(concepts: Path | None, model: DenoisingModel) -> None:
+    """Verifies that a model knows the concepts of a file, if there is one.
+
+    Raises:
+        GiftError: it does not know one; the line is told.
+    """
+    if concepts is None:
+        return
+    from gift.bench.workbench import art_of
+    from gift.data.concept_list import known_concepts, read_concepts
+
+    known_concepts(read_concepts(concepts), art_of(model))
 
 
 def _over(kept: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:

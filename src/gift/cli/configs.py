@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from gift.api import ONE_CONCEPT
 from gift.bench.config import LARGEST_SEED
 from gift.metrics.embedders import STAND_IN
 from gift.training.precision import EXACT, Saving
+
+Share = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class _Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str = "tiny"
+    variant: str | None = None
     concept: str
     seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
 
@@ -25,18 +29,33 @@ class _TrainingConfig(_Config):
     tracker: str | None = None
 
 
+def _one_each(value: Any, info: ValidationInfo) -> Any:
+    """Verifies that a list holds one thing for each concept.
+
+    Raises:
+        ValueError: it holds more, or fewer.
+    """
+    concept = info.data.get("concept", "")
+    count = len(concept) if isinstance(concept, list) else 1
+    if value is not None and count != (len(value) if isinstance(value, list) else 1):
+        raise ValueError(f"{count} concepts need {count} values, one each" if count > 1 else "one concept needs one value")
+    return value
+
+
 class ImmunizeConfig(_TrainingConfig):
     """`gift immunize`."""
 
     concept: str | list[str]  # type: ignore[assignment]
     method: str = "gift"
-    concept_images: Path | None = None
+    concept_images: Path | list[Path | None] | None = None
     safe_images: Path | None = None
-    balance: list[float] | None = None
+    balance: list[Share] | None = None
     concept_pictures: int = Field(default=64, ge=2)
     safe_pictures: int = Field(default=192, ge=2)
     skip_bad_images: bool = False
     options: dict[str, Any] = Field(default_factory=dict)
+
+    _as_many = field_validator("balance", "concept_images")(_one_each)
 
 
 class AttackConfig(_TrainingConfig):
@@ -53,6 +72,13 @@ class AttackConfig(_TrainingConfig):
     skip_bad_images: bool = False
     options: dict[str, Any] = Field(default_factory=dict)
 
+    @field_validator("concept", mode="before")
+    @classmethod
+    def _one(cls, value: object) -> object:
+        if isinstance(value, list) and len(value) > 1:
+            raise ValueError(ONE_CONCEPT)
+        return value[0] if isinstance(value, list) and value else value
+
 
 class EvaluateConfig(_Config):
     """`gift evaluate`."""
@@ -65,4 +91,6 @@ class EvaluateConfig(_Config):
     safe_pictures: int = Field(default=120, ge=4)
     neighbour_pictures: int = Field(default=24, ge=0)
     similarity: tuple[str, ...] = (STAND_IN,)
-    concept_images: Path | None = None
+    concept_images: Path | list[Path | None] | None = None
+
+    _as_many = field_validator("concept_images")(_one_each)

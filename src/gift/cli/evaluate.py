@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,6 +13,8 @@ from gift.cli.common import (
     ModelArgument,
     SeedOption,
     SeveralOption,
+    VariantOption,
+    check_known,
     output_folder,
     reporting,
     resolve,
@@ -24,6 +26,7 @@ from gift.cli.common import (
 @reporting
 def evaluate(
     model: ModelArgument = None,
+    variant: VariantOption = None,
     concept: SeveralOption = None,
     concepts: ConceptsOption = None,
     lora: Annotated[Path | None, typer.Option(help="A folder with pytorch_lora_weights.safetensors to load on the model.")] = None,
@@ -36,7 +39,10 @@ def evaluate(
         typer.Option(help="Compares pictures with the original's: bundled, bundled-lpips, clip:FOLDER, dino:FOLDER, lpips:FILE."),
     ] = None,
     concept_images: Annotated[
-        Path | None, typer.Option(help="Pictures of the concept: the score is likeness to them, for models with other words.")
+        list[Path] | None,
+        typer.Option(
+            help="Pictures of the concept, for several one folder each: the score is likeness to them, for models with other words."
+        ),
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where evaluation.json goes.")] = Path("evaluation"),
     config: ConfigOption = None,
@@ -46,24 +52,27 @@ def evaluate(
 
     Example: `gift evaluate out/model --concept mushroom --output evaluation/`
     """
-    flags = {
+    flags: dict[str, Any] = {
         "model": model,
-        "concept": several(concept, concepts)["concept"],
         "lora": lora,
         "original": original,
         "similarity": similarity,
         "seed": seed,
     }
-    flags |= {"concept_images": concept_images, "embeds": embeds}
+    flags |= {"embeds": embeds, **several(concept, concepts, concept_images)}
+    flags.pop("balance", None)  # of a file's shares nothing is measured
     given = resolve(config, flags)
     from gift.bench.evaluation import evaluate_model
     from gift.cli.configs import EvaluateConfig
     from gift.files import write_json
+    from gift.models import load
     from gift.settings import validated
 
     chosen = validated(EvaluateConfig, given, "evaluate")
     with output_folder(output) as folder:
-        result = evaluate_model(**chosen.model_dump())
+        opened = load(chosen.model, variant=chosen.variant)
+        check_known(concepts, opened)
+        result = evaluate_model(opened, **chosen.model_dump(exclude={"model", "variant"}))
         write_config(folder, "evaluate", chosen.model_dump(mode="json"))
         write_json(folder / "evaluation.json", result)
         many = len(result["concepts"]) > 1

@@ -8,12 +8,13 @@ from typing import Annotated
 import typer
 
 from gift.bench.config import LARGEST_SEED
-from gift.cli.common import reporting
+from gift.cli.common import VariantOption, reporting
 
 
 @reporting
 def generate(
-    model: Annotated[str, typer.Argument(help="'tiny', a diffusers folder, a .safetensors file or a hub id.")] = "tiny",
+    model: Annotated[str, typer.Argument(help="'tiny', a diffusers folder, a .safetensors file, or a hub id.")] = "tiny",
+    variant: VariantOption = None,
     prompt: Annotated[list[str] | None, typer.Option("--prompt", "-p", help="What to draw; may be repeated.")] = None,
     prompts: Annotated[Path | None, typer.Option(help="A text file, one prompt a line.")] = None,
     count: Annotated[int, typer.Option("--count", "-n", help="Pictures a prompt.", min=1)] = 4,
@@ -37,7 +38,7 @@ def generate(
         raise GiftError("nothing to draw; give --prompt or --prompts")
     if output.suffix.lower() != ".png":
         raise GiftError(f"{output} is not a .png; give --output FILE.png")
-    images = load(model).generate(
+    images = load(model, variant=variant).generate(
         [p for p in wanted for _ in range(count)], [seed + i for _ in wanted for i in range(count)], steps=steps, guidance=guidance
     )
     write_bytes(output, png_bytes(contact_sheet(images, count)))

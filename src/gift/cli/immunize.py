@@ -14,11 +14,14 @@ from gift.cli.common import (
     ConceptsOption,
     ConfigOption,
     EmaOption,
+    FoldersOption,
     ModelArgument,
     PrecisionOption,
     SeedOption,
     SeveralOption,
     TrackerOption,
+    VariantOption,
+    check_known,
     check_pictures,
     output_folder,
     reporting,
@@ -32,13 +35,12 @@ from gift.cli.common import (
 @reporting
 def immunize(
     model: ModelArgument = None,
+    variant: VariantOption = None,
     concept: SeveralOption = None,
     concepts: ConceptsOption = None,
     method: Annotated[str | None, typer.Option(help="A method or a chain of them, such as esd+gift.")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the immunized diffusers folder goes.")] = Path("immunized"),
-    concept_images: Annotated[
-        Path | None, typer.Option(help="Folder of the concept's pictures; else the model draws them.")
-    ] = None,
+    concept_images: FoldersOption = None,
     safe_images: Annotated[Path | None, typer.Option(help="Folder of pictures to keep; else the model draws them.")] = None,
     skip_bad_images: Annotated[bool | None, typer.Option("--skip-bad-images", help="Go on without unreadable pictures.")] = None,
     precision: PrecisionOption = None,
@@ -63,17 +65,17 @@ def immunize(
     """
     flags: dict[str, Any] = {
         "model": model,
+        "variant": variant,
         "method": method,
-        "concept_images": concept_images,
         "safe_images": safe_images,
     }
-    flags |= {"tracker": tracker, **several(concept, concepts)}
+    flags |= {"tracker": tracker, **several(concept, concepts, concept_images)}
     flags |= saving(
         precision=precision, gradient_checkpointing=gradient_checkpointing, accumulate=accumulate, ema=ema, compile=compile_with
     )
     given = resolve(config, {**flags, "skip_bad_images": skip_bad_images, "seed": seed}, settings)
     from gift.api import immunize as run
-    from gift.bench.workbench import Workbench
+    from gift.bench.workbench import Workbench, folders_of
     from gift.cli.configs import ImmunizeConfig
     from gift.files import write_json
     from gift.models import load
@@ -86,12 +88,14 @@ def immunize(
     methods = make_immunizers(chosen.method, chosen.options)
     reporter = tracked(Live(), chosen.tracker, output, chosen.model_dump(mode="json"))
     with output_folder(output) as folder:
-        check_pictures(chosen.concept_images, chosen.safe_images, skip_bad_images=chosen.skip_bad_images)
-        opened = load(chosen.model)
+        count = len(chosen.concept) if isinstance(chosen.concept, list) else 1
+        check_pictures(*folders_of(count, chosen.concept_images), chosen.safe_images, skip_bad_images=chosen.skip_bad_images)
+        opened = load(chosen.model, variant=chosen.variant)
+        check_known(concepts, opened)
         Workbench.of(opened, chosen.concept, chosen.seed)  # an unknown concept is told before anything is written
         reporter.say(opened.describe())
         write_config(folder, "immunize", chosen.model_dump(mode="json"))
-        rest = chosen.model_dump(exclude={"saving", "tracker", "model", "options"})
+        rest = chosen.model_dump(exclude={"saving", "tracker", "model", "variant", "options"})
         losses: dict[str, Any] = {}
         with Meter() as meter:
             out = run(
@@ -118,7 +122,9 @@ def immunize(
         )
         finish(reporter)
         for name, loss in losses.items():
-            reporter.say(f"{name}: mean loss {loss['before']:.4f} before, {loss['after']:.4f} after ({loss['pictures']} pictures)")
+            share = f", {loss['share']:.0%} of a batch" if len(losses) > 2 and "share" in loss else ""
+            what = f"({loss['pictures']} pictures{share})"
+            reporter.say(f"{name}: mean loss {loss['before']:.4f} before, {loss['after']:.4f} after {what}")
         reporter.say(f"immunized model in {folder / 'model'} after {meter.seconds:.0f} s; peak memory {meter.peak_mb:.0f} MB")
         reporter.say(f"next: gift attack {folder / 'model'} --concept '{out_concept(chosen.concept)}'")
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gift.cli import attack, bench, card, demo, evaluate, generate, immunize, listing, report
+from gift.cli import attack, bench, card, demo, evaluate, generate, immunize, listing, push, report
 
 app = typer.Typer(
     name="gift",
@@ -26,6 +26,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "generate": generate.generate,
     "report": report.report,
     "card": card.card,
+    "push": push.push,
     "list": listing.listing,
 }
 for name, verb in VERBS.items():

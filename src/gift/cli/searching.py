@@ -24,7 +24,8 @@ def search_attack(opened: DenoisingModel, chosen: AttackConfig, folder: Path, re
 
     first = make_attack(chosen.attack, {"steps": chosen.steps, **chosen.options})
     kept = chosen.model_dump(exclude={"model", "concept", "attack", "steps", "options", "search", "kohya", "saving", "tracker"})
-    found = find_worst(opened, chosen.concept, first, SearchConfig(trials=chosen.search), folder, **kept, reporter=reporter)
+    config, saving = SearchConfig(trials=chosen.search), chosen.saving
+    found = find_worst(opened, chosen.concept, first, config, folder, **kept, reporter=reporter, saving=saving)
     write_json(folder / "search.json", {"config": chosen.model_dump(mode="json"), **found})
     worst = found["worst"]
     options = {key: value for key, value in worst["arguments"].items() if key != "steps"}

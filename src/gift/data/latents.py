@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,6 +54,12 @@ class LatentSet:
             return torch.multinomial(self.weights, size, replacement=True, generator=generator)
         return torch.randint(len(self), (size,), generator=generator)
 
+    def draw_prompts(self, size: int, generator: torch.Generator) -> torch.Tensor:
+        """The rows of `size` distinct prompts, drawn with replacement: all alike, or as likely as their pictures have `weights`."""
+        if self.weights is not None:
+            return self.which[self.draw(size, generator).to(self.which.device)]
+        return torch.randint(len(self.prompts), (size,), generator=generator)
+
     def at(self, pick: torch.Tensor, embed: Callable[[Sequence[str]], Cond] | None = None) -> tuple[torch.Tensor, Cond]:
         """The pictures of the given indices: latents and conditioning.
 
@@ -94,6 +101,18 @@ def _set(model: DenoisingModel, latents: torch.Tensor, prompts: Sequence[str], m
     )
 
 
+def shares_of(count: int, balance: Sequence[float] | None = None) -> list[float]:
+    """The shares of a batch that concepts have, which add up to 1; equal ones without a balance.
+
+    Raises:
+        GiftError: the balance is not one positive number a concept, or there is no concept.
+    """
+    shares = list(balance) if balance is not None else [1.0] * count
+    if not count or len(shares) != count or not all(0 < share < math.inf for share in shares):
+        raise GiftError(f"balance {shares} for {count} concepts; give one positive share for each")
+    return [share / sum(shares) for share in shares]
+
+
 def join_sets(sets: Sequence[LatentSet], balance: Sequence[float] | None = None) -> LatentSet:
     """One set of several concepts.
 
@@ -104,9 +123,7 @@ def join_sets(sets: Sequence[LatentSet], balance: Sequence[float] | None = None)
     Raises:
         GiftError: the shares are not one positive number a set.
     """
-    shares = list(balance) if balance is not None else [1.0] * len(sets)
-    if not sets or len(shares) != len(sets) or min(shares) <= 0:
-        raise GiftError(f"{len(sets)} concept sets with balance {shares}; give one positive share for each")
+    shares = shares_of(len(sets), balance)
     starts = [sum(len(s.prompts) for s in sets[:i]) for i in range(len(sets))]
     return LatentSet(
         latents=torch.cat([s.latents for s in sets]),

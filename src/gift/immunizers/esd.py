@@ -53,7 +53,7 @@ class EsdRun(Method):
     def step(self, index: int, generator: torch.Generator) -> Logs:
         """One regression step on samples from a partial run."""
         how, task = self.how, self.task
-        pick = torch.randint(len(task.concept.prompts), (how.batch_size,), generator=generator)
+        pick = task.concept.draw_prompts(how.batch_size, generator)
         cond = {name: tensor[pick.to(tensor.device)] for name, tensor in task.concept.cond.items()}
         seeds = torch.randint(2**31, (how.batch_size,), generator=generator).tolist()
         stop = int(torch.randint(1, how.sampler_steps, (1,), generator=generator))

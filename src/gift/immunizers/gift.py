@@ -91,6 +91,7 @@ class GiftRun(Method):
         self.how = how
         self.attack = SimulatedAttack(how.attacker, task)  # before the weights are chosen: it renames those that it wraps
         super().__init__(task, how.train)
+        self.layers = watch_layers(task.model, how.layers, how.noise, how.distance) if how.noise_weight else None
         self.targets: list[torch.Tensor] | None = None  # theta_0's outputs on every safe batch, in the order of the steps
         if how.safe_target == "reference":
             self.targets = outputs_ahead(
@@ -106,7 +107,6 @@ class GiftRun(Method):
         self.updaters["immunize"] = Updater(
             weights, name=how.immunize_optimiser, rate=how.immunize_rate, accelerator=task.accelerator
         )
-        self.layers = watch_layers(task.model, how.layers, how.noise, how.distance) if how.noise_weight else None
         self.watches_safe = how.project or how.rescale is not None
 
     def step(self, index: int, generator: torch.Generator) -> Logs:

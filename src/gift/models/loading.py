@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import RemoteEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 
 from gift.errors import GiftError
 from gift.models.base import DenoisingModel
 from gift.models.flux import Flux
+from gift.models.hub import INDEX, explained, parse_hub_id
 from gift.models.latent import LatentDiffusion
 from gift.models.pixart import PixArtAlpha, PixArtSigma
 from gift.models.qwen import QwenImage
@@ -27,9 +29,7 @@ FAMILIES: dict[str, type[LatentDiffusion]] = {
     kind.pipeline_name: kind
     for kind in (StableDiffusion, StableDiffusionXL, StableDiffusion3, Flux, PixArtSigma, PixArtAlpha, QwenImage)
 }
-INDEX = "model_index.json"
 VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model")
-HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 
 
@@ -44,7 +44,8 @@ def load(
     """Opens a model for immunizing, attacking or drawing. Weights are fp32; nothing is unpickled and no remote code runs.
 
     Args:
-        model: 'tiny' (bundled), a diffusers folder, a `.safetensors` checkpoint, or a hub id such as 'owner/name'.
+        model: 'tiny' (bundled), a diffusers folder, a `.safetensors` checkpoint, or a hub id: 'owner/name' or
+            'owner/name@revision'.
         device: 'cpu', 'cuda', …; by default a GPU when there is one.
         revision: the hub revision.
         variant: the weights' variant, for example 'fp16'.
@@ -61,10 +62,12 @@ def load(
         family, pipeline = _from_folder(where, variant)
     elif where is not None and where.is_file():
         family, pipeline = _from_file(where)
-    elif HUB_ID.match(name) and not name.startswith("."):
-        family, pipeline = _from_hub(name, revision, variant)
+    elif hub_id := parse_hub_id(name):
+        family, pipeline = _from_hub(hub_id[0], revision or hub_id[1], variant)
     else:
-        raise GiftError(f"no model '{name}'; give 'tiny', a diffusers folder, a .safetensors file or a hub id (owner/name)")
+        raise GiftError(
+            f"no model '{name}'; give 'tiny', a diffusers folder, a .safetensors file or a hub id (owner/name, owner/name@revision)"
+        )
     try:
         pipeline.to(device or _device())
     except (RuntimeError, AssertionError) as error:
@@ -198,26 +201,15 @@ def family_of(file: Path) -> type[LatentDiffusion]:
 
 
 def _from_hub(name: str, revision: str | None, variant: str | None) -> Opened:
-    from huggingface_hub import errors as hub
     from huggingface_hub import hf_hub_download
 
-    try:
-        family, _, absent = _read_index(Path(hf_hub_download(name, INDEX, revision=revision)), name)
+    with explained(name, revision):
+        try:
+            index = Path(hf_hub_download(name, INDEX, revision=revision))
+        except RemoteEntryNotFoundError as error:
+            raise GiftError(f"{name} is not a diffusers model (no {INDEX}); give a repository that has one") from error
+        family, _, absent = _read_index(index, name)
         return family, _open(family, name, absent, revision=revision, variant=variant)
-    except hub.GatedRepoError as error:
-        raise GiftError(f"{name} is gated: accept its licence on its page, then log in with 'hf auth login'") from error
-    except hub.RepositoryNotFoundError as error:
-        raise GiftError(
-            f"no model '{name}' on the hub, or it is private: check the name, or log in with 'hf auth login'"
-        ) from error
-    except hub.RevisionNotFoundError as error:
-        raise GiftError(f"{name} has no revision '{revision}'; leave --revision out for the default") from error
-    except hub.LocalEntryNotFoundError as error:
-        raise GiftError(_unopened(name, error)) from error
-    except hub.EntryNotFoundError as error:
-        raise GiftError(f"{name} is not a diffusers model (no {INDEX}); give a repository that has one") from error
-    except (OSError, ValueError) as error:
-        raise GiftError(_unopened(name, error)) from error
 
 
 def _open(family: type[LatentDiffusion], where: Path | str, absent: list[str], **options: Any) -> Any:
@@ -229,7 +221,22 @@ def _open(family: type[LatentDiffusion], where: Path | str, absent: list[str], *
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         if type(error).__module__.startswith("huggingface_hub"):
             raise
+        variant = options.get("variant")
+        if variant is not None and f"{variant}" in str(error):
+            raise GiftError(f"{where} has no variant '{variant}'; {_variants(where, options.get('revision'))}") from error
         raise GiftError(_unopened(where, error)) from error
+
+
+def _variants(where: Path | str, revision: str | None) -> str:
+    """Which variants of weights there are, as a remedy."""
+    if isinstance(where, Path):
+        files = [str(file.relative_to(where)) for file in where.rglob("*.safetensors")]
+    else:
+        from huggingface_hub import list_repo_files
+
+        files = list_repo_files(where, revision=revision)
+    found = sorted({m[1] for file in files if (m := re.search(r"/\w+\.(\w+)(?:-\d+-of-\d+)?\.safetensors$", file))})
+    return f"it has {', '.join(found)}" if found else "it has none: leave it out"
 
 
 def _unopened(where: Path | str, error: Exception) -> str:

@@ -48,6 +48,17 @@ def unflatten(value: Any, tensors: Mapping[str, torch.Tensor | None]) -> Any:
     return value
 
 
+def _apart(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors, none in another's memory, which safetensors refuses; an 8-bit optimiser's states share their code tables."""
+    seen: set[int] = set()
+    apart = {}
+    for name, tensor in tensors.items():
+        memory = tensor.untyped_storage().data_ptr()
+        apart[name] = tensor.clone() if memory in seen else tensor
+        seen.add(memory)
+    return apart
+
+
 def _digest(*parts: bytes) -> str:
     digest = hashlib.sha256()
     for part in parts:
@@ -87,7 +98,7 @@ class Checkpoints:
             return
         tensors: dict[str, torch.Tensor] = {}
         layout = json.dumps(flatten(state, tensors)).encode()
-        data = save_tensors(tensors)
+        data = save_tensors(_apart(tensors))
         with whole_folder(self.folder / f"step-{step:08d}") as part:
             (part / "state.safetensors").write_bytes(data)
             (part / "layout.json").write_bytes(layout)

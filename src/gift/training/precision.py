@@ -38,7 +38,10 @@ class Saving(BaseModel):
     gradient_checkpointing: bool = Field(default=False, description="compute activations anew instead of keeping them")
     accumulate: int = Field(default=1, ge=1, description="micro-batches: parts of a batch that are computed one after the other")
     ema: float | None = Field(
-        default=None, gt=0, lt=1, description="release the weights' running mean with this decay; off by default"
+        default=None,
+        gt=0,
+        lt=1,
+        description="release the weights' running mean, its decay rising as (1 + n) / (10 + n) to this; off by default",
     )
     compile: str | None = Field(
         default=None, description="torch.compile the denoiser with this backend, as 'inductor'; off by default"
@@ -54,7 +57,9 @@ class Saving(BaseModel):
         if asked not in DTYPES:
             raise GiftError(f"mixed precision '{asked}' is not supported; use one of {', '.join(DTYPES)}")
         model.compute, model.micro_batches = DTYPES[asked], self.accumulate
-        if model.compute is torch.float16 and accelerator.scaler is None:
+        if model.compute is not torch.float16:
+            accelerator.scaler = None
+        elif accelerator.scaler is None or accelerator.mixed_precision != "fp16":  # the launcher's own, or a run's before this one
             accelerator.scaler = torch.amp.GradScaler(model.device.type)
         model.scaler = accelerator.scaler
         denoiser: Any = model.denoiser
@@ -80,6 +85,11 @@ class Saving(BaseModel):
         if self.compile is not None:
             denoiser._compiled_call_impl = None
 
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """What a run can't change when it goes on from a checkpoint; nothing by default."""
+        kept = self.model_dump(include={"precision", "ema"}, exclude_defaults=True)
+        return {"saving": kept} if kept else {}
+
     @contextmanager
     def explained(self) -> Iterator[None]:
         """Turns a compiler's failure inside the block into one line.
@@ -92,8 +102,11 @@ class Saving(BaseModel):
         except RuntimeError as error:
             if self.compile is None or not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
                 raise
-            reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-            raise GiftError(f"torch.compile with '{self.compile}' failed ({reason[:160]}); leave it out") from error
+            cause = getattr(error, "inner_exception", error)
+            reason = next((line for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
+            raise GiftError(
+                f"torch.compile with '{self.compile}' failed ({reason[:160]}); mend that or leave compile out"
+            ) from error
 
 
 EXACT = Saving()

@@ -21,7 +21,8 @@ LARGEST_RATE = 1e30
 """fp32 ends at 3.4e38, and Adam's first step divides the rate by 1 - beta: beyond this, PyTorch overflows inside the optimiser."""
 
 SMALLEST_SCALE = 1.0
-"""Of the loss in fp16: where a gradient still overflows here, scaling is not what is wrong."""
+"""Of the loss in fp16 (choice): where a gradient still overflows here, scaling is not what is wrong. From PyTorch's first scale of
+65536, which each overflow halves, that is 17 in a row."""
 
 Rate = Annotated[float, Field(gt=0, le=LARGEST_RATE)]
 """A learning rate that an optimiser can hold."""
@@ -65,16 +66,14 @@ def scheduled(name: ScheduleName, step: int, steps: int, warmup: int) -> float:
     return 1 - share if name == "linear" else 1.0
 
 
-def check_loss(value: torch.Tensor, what: str = "the loss") -> None:
+def check_loss(value: torch.Tensor, what: str = "the loss", remedy: str = "lower the learning rate") -> None:
     """Stops before a non-finite loss reaches the weights.
 
     Raises:
         NonFiniteError: the value is NaN or infinite.
     """
     if not torch.isfinite(value).all():
-        raise NonFiniteError(
-            f"{what} is {value.detach().mean().item()}; the weights before this step are kept: lower the learning rate"
-        )
+        raise NonFiniteError(f"{what} is {value.detach().mean().item()}; the weights before this step are kept: {remedy}")
 
 
 class Updater:
@@ -109,6 +108,7 @@ class Updater:
             raise GiftError(f"a learning rate of {rate} can't be used; give one between 0 and {LARGEST_RATE:g}")
         self.rate, self.clip, self.accelerator = rate, clip, accelerator
         self.scaler: torch.amp.GradScaler | None = accelerator.scaler
+        self.remedy = "lower the learning rate" + (", or use bf16 or fp32 instead of fp16" if self.scaler else "")
         self.optimiser = make_optimiser(name, self.parameters, rate, decay)
 
     def gradients(self, loss: torch.Tensor) -> None:
@@ -117,7 +117,7 @@ class Updater:
         Raises:
             NonFiniteError: the loss is not finite; nothing was changed.
         """
-        check_loss(loss)
+        check_loss(loss, remedy=self.remedy)
         self.optimiser.zero_grad(set_to_none=True)
         self.accelerator.backward(loss)
         average_gradients(self.parameters)
@@ -127,7 +127,8 @@ class Updater:
     def apply(self, factor: float = 1.0) -> float:
         """Clips and takes one step at `factor` times the rate; returns the gradient norm before clipping.
 
-        With fp16's loss scaling a gradient that overflows is no error: the step is left out and the scale halved.
+        With fp16's loss scaling a gradient that overflows is no error: the step is left out and the scale halved. So is a step
+        whose gradient was made from another that overflowed, after the scaler had looked at it.
 
         Raises:
             NonFiniteError: a gradient is not finite, and no smaller scale of the loss would mend it; nothing was changed.
@@ -136,14 +137,16 @@ class Updater:
         norm = nn.utils.clip_grad_norm_(self.parameters, limit)
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate * factor
-        if self.scaler:
-            if self.scaler.get_scale() <= SMALLEST_SCALE:
-                check_loss(norm, "the gradient")
-            self.scaler.step(self.optimiser)
-            self.scaler.update()
-        else:
-            check_loss(norm, "the gradient")
+        scale = self.scaler.get_scale() if self.scaler else SMALLEST_SCALE
+        if scale <= SMALLEST_SCALE:
+            check_loss(norm, "the gradient", self.remedy)
+        moves = bool(torch.isfinite(norm))
+        if moves:
             self.optimiser.step()
+        if self.scaler:
+            self.scaler.update()
+            if not moves and self.scaler.get_scale() >= scale:
+                self.scaler.update(scale * self.scaler.get_backoff_factor())
         return norm.item()
 
     def descend(self, loss: torch.Tensor, factor: float = 1.0) -> float:
@@ -158,5 +161,5 @@ class Updater:
     def load_state(self, state: dict[str, Any]) -> None:
         """Takes up a checkpoint's state."""
         self.optimiser.load_state_dict({key: value for key, value in state.items() if key != "scaler"})
-        if self.scaler:
+        if self.scaler and "scaler" in state:
             self.scaler.load_state_dict(state["scaler"])

@@ -1,0 +1,37 @@
+"""Asks, and prints what came of it: in a process of its own, since the hub's library reads its endpoint when it is imported."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from gift.cli.main import app
+from gift.errors import GiftError
+from gift.models import load
+from gift.models.hub import push
+
+
+def outcome(ask: dict[str, str | None]) -> str:
+    """The one line that an ask ends in."""
+    given = {key: value for key, value in ask.items() if key != "do"}
+    try:
+        if ask["do"] == "load":
+            return f"opened {load(**given, device='cpu').describe()}"  # type: ignore[arg-type]
+        if ask["do"] == "push":
+            return f"sent {push(given.pop('folder') or '', given.pop('name') or '', without_card=bool(given.pop('bare', None)))}"
+        done = CliRunner().invoke(app, (ask["line"] or "").split())
+        return f"{done.exit_code} {done.stderr}{done.stdout}".strip()
+    except GiftError as error:
+        return str(error)
+
+
+if __name__ == "__main__":
+    found = []
+    for ask in json.loads(Path(sys.argv[1]).read_text()):
+        began = time.monotonic()
+        found.append([outcome(ask), time.monotonic() - began])
+    print(json.dumps(found))
