@@ -44,7 +44,7 @@ def here(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_two_processes_have_the_losses_of_one(here: Path, art_model: str) -> None:
-    done = launch(here, 2, *attack(art_model, "two"))
+    done = launch(here, 2, *attack(art_model, "two"), "--accumulate", "2")
     assert done.returncode == 0, done.stderr
     alone = subprocess.run([sys.executable, "-m", "gift.cli.main", *attack(art_model, "one")], cwd=here, check=False, timeout=300)
     assert alone.returncode == 0

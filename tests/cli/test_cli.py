@@ -89,13 +89,16 @@ def test_without_pictures_the_model_draws_its_own(mine: Path) -> None:
     assert (mine / "out" / WEIGHTS).exists()
 
 
-def test_precision_and_checkpointing_are_taken_from_flags_and_files(mine: Path) -> None:
-    flags = ["--precision", "bf16", "--gradient-checkpointing"]
+def test_what_training_saves_is_taken_from_flags_and_files(mine: Path) -> None:
+    flags = ["--precision", "bf16", "--gradient-checkpointing", "--accumulate", "2", "--ema", "0.9"]
     done = CliRunner().invoke(app, immunize("--set", "steps=1", *flags, "--output", "one"))
     assert done.exit_code == 0, done.output
     assert yaml.safe_load((mine / "one" / "config.yaml").read_text())["saving"] == {
         "precision": "bf16",
         "gradient_checkpointing": True,
+        "accumulate": 2,
+        "ema": 0.9,
+        "compile": None,
     }
     again = CliRunner().invoke(app, ["immunize", "--config", "one/config.yaml", "--output", "two"])
     assert again.exit_code == 0, again.output

@@ -73,3 +73,6 @@ def test_a_search_by_likeness(here: Path) -> None:
     text = ran(*arguments, "--steps", "1", "--search", "1", "--config", "look.yaml", "--output", "worst")
     assert "worst" in text
     assert json.loads((here / "worst" / "search.json").read_text())["trials"]
+    wrong = CliRunner().invoke(app, [*arguments, "--search", "1", "--compile", "nonsense", "--output", "other"])
+    assert wrong.exit_code == 2
+    assert "no backend 'nonsense'" in wrong.stderr, "a search saves what its flags say"

@@ -14,6 +14,7 @@ from gift.bench.harmless import harmless_concept
 from gift.bench.identity import libraries
 from gift.bench.neighbours import neighbours
 from gift.bench.pieces import Piece
+from gift.bench.workbench import Workbench
 from gift.data.concept import parse_concept
 from gift.immunizers import Immunizer
 
@@ -22,7 +23,7 @@ NOWHERE: Mapping[str, str] = {}
 
 @dataclass(frozen=True)
 class Defence:
-    """A chain of methods, and all concepts that it immunizes against at once, if there are several; the original without methods."""
+    """A chain of methods (none: the original), and all concepts that it immunizes against at once, if there are several."""
 
     chain: tuple[Immunizer, ...] = ()
     group: tuple[str, ...] = ()
@@ -79,8 +80,6 @@ class Corner:
         self.places = {"model": model, "base": grid.base or model}
         self.base = opened(grid.base)[1] if grid.base else context.identity
         self.original = self.score(UNDEFENDED)
-        config, safe = grid.harmless, grid.sizes.safe_pictures
-        self.taught = {where: harmless_concept(context.bench, where, safe) for where in config.places} if config else {}
 
     def piece(
         self, kind: Any, what: str, settings: dict[str, Any], needs: dict[str, Piece | None], places: Mapping[str, str] = NOWHERE
@@ -128,9 +127,10 @@ class Corner:
         """What a defence does to the learning of harmless objects, by where those lie; nothing if the grid asks for nothing."""
         if self.grid.harmless is None:
             return {}
-        how = self.grid.teaching()
+        how, bench = self.grid.teaching(), self.beside(by)
         out: dict[str, Piece] = {}
-        for where, name in self.taught.items():
+        for where in self.grid.harmless.places:
+            name = harmless_concept(bench, where, self.grid.sizes.safe_pictures)
             settings = {"harmless": name, "pictures": self.grid.harmless.pictures, "drawn": self.grid.harmless.drawn}
             settings["recogniser"] = self.recogniser
             settings |= {"attack": how.name, "arguments": how.model_dump(mode="json")}
@@ -159,13 +159,12 @@ class Corner:
 
     def neighbours(self, by: Defence) -> Piece | None:
         """How well the concept's neighbours are drawn, those that are no part of the group; None where they are not asked for."""
-        others = [name for name in by.group if name != self.concept]
-        pictures = self.grid.sizes.neighbour_pictures
-        near = neighbours(Context.of(self.model, self.concept, self.seed, others).bench) if pictures else []
+        bench, pictures = self.beside(by), self.grid.sizes.neighbour_pictures
+        near = neighbours(bench) if pictures else []
         if not near:
             return None
         settings = {"recogniser": self.recogniser, "near": [str(concept) for concept in near], "pictures": pictures}
-        settings |= {"together": others} if others else {}
+        settings |= {"together": [str(concept) for concept in bench.concepts[1:]]} if by.group else {}
         return self.piece("neighbours", by.words, settings, {"defence": self.defence(by)})
 
     def likeness(self, which: str, drawn: Piece, of: str, pictures: int) -> Piece:
@@ -182,7 +181,7 @@ class Corner:
             key = embedder(which).key
             out[f"likeness {key}"] = self.likeness(which, attack, self.concept, taught)
             out[f"likeness {key}, control"] = self.likeness(which, control, self.concept, taught)
-            for end, pieces in (("", self.harmless(by)), (", original", self.harmless(UNDEFENDED))):
+            for end, pieces in (("", self.harmless(by)), (", original", self.harmless(replace(by, chain=())))):
                 for where, piece in pieces.items():
                     n = piece.settings["pictures"]
                     out[f"likeness {key}, harmless {where}{end}"] = self.likeness(which, piece, piece.settings["harmless"], n)
@@ -201,6 +200,10 @@ class Corner:
             )
             for which in self.grid.similarity
         }
+
+    def beside(self, by: Defence) -> Workbench:
+        """The concept's workbench, with the others of its group behind it."""
+        return Context.of(self.model, self.concept, self.seed, [name for name in by.group if name != self.concept]).bench
 
     def attack_sizes(self) -> list[int]:
         """What an attack sees and what it is scored on."""
@@ -237,7 +240,7 @@ class Corner:
             shared |= {"neighbours": near, "neighbours, original": nearest} if near and nearest else {}
             shared |= self.shifts(by)
             shared |= {f"harmless {where}": piece for where, piece in self.harmless(by).items()}
-            shared |= {f"harmless {where}, original": piece for where, piece in self.harmless(UNDEFENDED).items()}
+            shared |= {f"harmless {where}, original": piece for where, piece in self.harmless(replace(by, chain=())).items()}
             runs: list[tuple[str, Attack, Attack | None, Piece | None]] = [(a.label, how, how, None) for a, how in attacks]
             if entry.label in searched:
                 runs.append((WORST, attacks[0][1], None, self.search(by, attacks[0][1])))

@@ -18,7 +18,7 @@ from gift.bench.neighbours import likeness_of_objects
 from gift.bench.trial import score_model
 from gift.bench.workbench import Scorer, Workbench
 from gift.data.latents import LatentSet
-from gift.data.prompts import Ask, safe_asks
+from gift.data.prompts import Ask
 from gift.errors import GiftError
 from gift.models import DenoisingModel
 
@@ -44,7 +44,7 @@ def harmless_concept(bench: Workbench, where: Where, safe_pictures: int) -> str:
     Near and far go by the recogniser's mean embedding of each object's drawings; 'inside' means that prompts of D_s name it.
 
     Args:
-        bench: the concept's workbench.
+        bench: the concept's workbench; of several concepts likeness is to the first, and the object is part of none.
         where: near or far, inside or outside.
         safe_pictures: how many pictures D_s has, which decides what is inside.
 
@@ -55,10 +55,10 @@ def harmless_concept(bench: Workbench, where: Where, safe_pictures: int) -> str:
     if art is None:
         raise GiftError(f"harmless concepts are bundled objects; this model has no drawings of them beside '{concept}'")
     likeness = likeness_of_objects(concept, art, bench.recogniser)
-    taught = {ask.name for ask in safe_asks(concept, art, safe_pictures, bench.seed)}
+    taught = {ask.name for ask in bench.safe_asks(safe_pictures)}
     inside = where.endswith("inside")
     # A style's concept holds no object: all of them may be taught, in the other styles.
-    objects = [n for n in art.names if not (concept.kind != "style" and concept.holds(art, n, ""))]
+    objects = [n for n in art.names if not any(c.kind != "style" and c.holds(art, n, "") for c in bench.concepts)]
     fitting = [name for name in objects if (name in taught) is inside]
     if not fitting:
         raise GiftError(f"no harmless object is {where.split()[1]} the safe set; change safe_pictures, or leave '{where}' out")

@@ -21,9 +21,7 @@ ROWS = 16
 def parts_of(concepts: Sequence[Concept], sizes: Sequence[int], joined: LatentSet, safe: LatentSet) -> dict[str, LatentSet]:
     """Each concept's part of a set that was joined of sets of these sizes, without a copy, and the safe set."""
     latents, which = joined.latents.split(list(sizes)), joined.which.split(list(sizes))
-    parts = {
-        str(concept): replace(joined, latents=latents[i], which=which[i], weights=None) for i, concept in enumerate(concepts)
-    }
+    parts = {str(concept): replace(joined, latents=latents[i], which=which[i], weights=None) for i, concept in enumerate(concepts)}
     return {**parts, SAFE: safe}
 
 

@@ -45,7 +45,7 @@ def _likeness_of_styles(concept: Concept, art: Art, recogniser: Recogniser) -> d
 
 
 def neighbours(bench: Workbench, n: int = NEAREST) -> list[Concept]:
-    """The n concepts most like the bench's first that are no part of any of its concepts, the nearest first; fewer if none are left.
+    """The n concepts most like the bench's first that are no part of any of its concepts, nearest first; fewer if none are left.
 
     Of a style they are other styles, else objects. Likeness is by the recogniser's embedding of the drawings.
 

@@ -95,17 +95,22 @@ class Workbench:
         """D_s: the user's pictures, or drawn from the model with prompts that name none of the concepts."""
         if folder:
             return self.folder_set(folder, cache, "")
-        return draw_set(self.model, self.apart(safe_asks, pictures, "give fewer, or your own pictures with --safe-images"))
+        return draw_set(self.model, self.safe_asks(pictures))
 
-    def apart(self, asks_of: Callable[[Concept, Art | None, int, int], list[Ask]], n: int, remedy: str) -> list[Ask]:
-        """The first n asks of anything but the first concept that name none of the others.
+    def safe_asks(self, n: int) -> list[Ask]:
+        """Prompts for `safe_set`."""
+        return self._apart(safe_asks, n, "give fewer, or your own pictures with --safe-images")
+
+    def _apart(self, asks_of: Callable[[Concept, Art | None, int, int], list[Ask]], n: int, remedy: str) -> list[Ask]:
+        """The first n asks that name none of the concepts, whatever their order.
 
         Raises:
             GiftError: there are hardly any.
         """
-        asks = [ask for ask in asks_of(self.concept, self.art, n, self.seed) if not self.shown(ask)]
+        first = min(self.concepts, key=str)
+        asks = [ask for ask in asks_of(first, self.art, n, self.seed) if not self.shown(ask)]
         if len(asks) < n and len(self.concepts) > 1:  # as many more as were passed over
-            more = asks_of(self.concept, self.art, 2 * n, self.seed)
+            more = asks_of(first, self.art, 2 * n, self.seed)
             asks = [ask for ask in more if not self.shown(ask)][:n]
         if len(asks) < min(n, FEWEST):
             raise GiftError(f"only {len(asks)} prompts name none of the {len(self.concepts)} concepts; {remedy}")
@@ -207,7 +212,7 @@ class Workbench:
 
     def safe_evaluation(self, n: int) -> list[Ask]:
         """Evaluation prompts for the price."""
-        return self.apart(safe_evaluation_asks, n, "evaluate fewer at once")
+        return self._apart(safe_evaluation_asks, n, "evaluate fewer at once")
 
 
 def art_of(model: DenoisingModel) -> Art | None:
@@ -223,7 +228,9 @@ def folders_of(count: int, folders: Folders) -> list[Path | None]:
     """
     each = [folders] if isinstance(folders, Path | str) else [None] * count if folders is None else list(folders)
     if len(each) != count:
-        raise GiftError(f"folders of pictures: {len(each)}, concepts: {count}; give one for each, with --concept-images or in the list")
+        raise GiftError(
+            f"folders of pictures: {len(each)}, concepts: {count}; give one for each, with --concept-images or in the list"
+        )
     return [Path(folder) if folder else None for folder in each]
 
 
