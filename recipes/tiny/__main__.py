@@ -85,6 +85,19 @@ def twin(
 
 
 @app.command()
+def limit(
+    twin: Path,
+    attack: Annotated[list[str] | None, typer.Option(help="An attack, as lora or full:rate=1e-3; may be repeated.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="May be repeated; 0, 1 and 2 by default.")] = None,
+    steps: int = 150,
+) -> None:
+    """Measure how fast attacks teach a twin what it never saw, for `never_learned.json`."""
+    from .twin import measure_limit
+
+    measure_limit(twin, attack or ["lora", "full"], seed or [0, 1, 2], steps)
+
+
+@app.command()
 def export(before: int = 0) -> None:
     """Write the pipeline folder into the package's data; `--before` counts the steps before a warm start, for the card."""
     from .export import export as run

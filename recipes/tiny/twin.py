@@ -6,13 +6,20 @@ How fast an attack teaches such a twin is the natural limit of resistance. Twins
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from gift.bench.never import FILE
+from gift.bench.trial import attack_and_score
+from gift.bench.workbench import Workbench
 from gift.files import write_json
+from gift.metrics.concept import mean, prompted
 from gift.models import load
+from gift.settings import make_attack, parse_options
 
 from .denoiser import make, train
 
@@ -39,3 +46,39 @@ def train_twin(output: Path, never: Sequence[str], steps: int, compiled: bool = 
     model.save(output / "model")
     write_json(output / "twin.json", {"never": list(never), "steps": state["step"]})
     print(f"twin without {', '.join(never)}: {state['step']} steps, in {output / 'model'}")
+
+
+def measure_limit(twin: Path, attacks: Sequence[str], seeds: Sequence[int], steps: int) -> None:
+    """Attacks a twin with each concept that it never saw, and adds the curves to the package's `never_learned.json`.
+
+    What is there already for the same twin is not measured again, so the command can be interrupted.
+
+    Args:
+        twin: what `train_twin` wrote.
+        attacks: names of attacks, with options after a colon, as 'full:rate=1e-3,optimiser=sgd'.
+        seeds: of the attacks.
+        steps: of the attacks.
+    """
+    about = json.loads((twin / "twin.json").read_text())
+    kept: dict[str, Any] = json.loads(FILE.read_text()) if FILE.exists() else {"twins": [], "curves": []}
+    model = load(twin / "model")
+    bench = Workbench.of(model, about["never"], 0)
+    asks = bench.safe_evaluation(240)
+    images = model.generate([a.prompt for a in asks], [a.seed for a in asks])
+    assert bench.art is not None
+    about["safe_accuracy"] = round(mean(prompted(bench.recogniser, bench.art, images, asks)[0]), 4)
+    kept["twins"] = [other for other in kept["twins"] if other["never"] != about["never"]] + [about]
+    for concept in about["never"]:
+        for seed in seeds:
+            for name in attacks:
+                kind, _, options = name.partition(":")
+                how = make_attack(kind, {"steps": steps, **parse_options(options.split(",") if options else [])})
+                described = {"name": how.name, **how.model_dump(mode="json")}
+                entry: dict[str, Any] = {"concept": concept, "attack": described, "seed": seed, "twin_steps": about["steps"]}
+                if any(entry.items() <= other.items() for other in kept["curves"]):
+                    continue
+                of = Workbench.of(model, concept, seed)
+                trial = attack_and_score(model, how, of.attack_set(48), of.asks(36), of.scorer, seed=seed)
+                kept["curves"].append({**entry, "curve": [[step, round(score, 4)] for step, score in trial.curve]})
+                write_json(FILE, kept)
+                print(f"{concept}, {name}, seed {seed}: {trial.curve}", flush=True)

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gift.bench.config import PLACES
+from gift.bench.never import limit_of
 from gift.metrics.concept import mean
 from gift.metrics.intervals import bootstrap
 
@@ -73,6 +74,7 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
         concepts, whole ones are drawn with all of their seeds; over one, its seeds. Means of resistance are over cells with status
         'ok' alone, so nothing inconclusive, collapsed or failed counts as protection. `kept` is the safe accuracy beside that of
         undefended weights: those of 'none', or of the control where the grid has no 'none'; None where it has neither.
+        `limit` is what twins that never saw the concept learn, where that was measured.
         ranking: for each model the methods by their worst attack, see `rank`.
         flagged: every sentence of doubt with the cells that it is about.
     """
@@ -130,8 +132,32 @@ def _group(key: tuple[str, str, str], rows: list[Row], reference: str, undefende
             name: {part: mean([take(row)[part] for row in counted]) for part in ("steps", "seconds", "peak_mb")}
             for name, take in COSTS.items()
         },
+        "limit": _limit(counted),
         "flags": list(dict.fromkeys(flag for row in rows for flag in row["flags"])),
     }
+
+
+def _limit(rows: Sequence[Row]) -> dict[str, float] | None:
+    """What twins that never saw the concept learn under the same attacks, and the share of that limit that the method reaches."""
+    found = [(row, limit) for row in rows if (limit := limit_of(row)) is not None]
+    if not found:
+        return None
+    least = mean([limit["reduction"] for _, limit in found])
+    reached = mean([row["relearning_reduction"] or 0.0 for row, _ in found])
+    return {
+        "cells": len(found),
+        "area": mean([limit["area"] for _, limit in found]),
+        "score_after": mean([limit["score_after"] for _, limit in found]),
+        "reduction": least,
+        "share": reached / least if least > 0 else 0.0,
+    }
+
+
+def limits(summary: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """By attack what twins learn that never saw the concepts, of the group in which most cells have that beside them."""
+    found = [group for group in summary["groups"] if group["conclusive"] and group["limit"]]
+    found.sort(key=lambda group: group["limit"]["cells"])
+    return {group["attack"]: group["limit"] for group in found}
 
 
 def _similarity(rows: Sequence[Row], concepts: Sequence[str]) -> dict[str, dict[str, Any]]:

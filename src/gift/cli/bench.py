@@ -122,6 +122,11 @@ def table(summary: dict[str, Any], wide: bool = False) -> Table:
         seconds = [f"{costs[side]['seconds']:.0f}" for side in ("defence", "attack")]
         price = [_cell(means["safe_accuracy"], wide), _cell(means["fid"], wide), _cell(gap, wide)]
         out.add_row(*who, *shown, f"{recovered['cells']}/{recovered['of']}", *price, *seconds)
+    from gift.bench.summary import limits
+
+    for attack, limit in limits(summary).items():
+        least = [f"{limit[key]:.2f}" for key in ("score_after", "area", "reduction")]
+        out.add_row(*([""] if several else []), "never learned", attack, "0.00", *least)
     return out
 
 

@@ -141,7 +141,10 @@ def render(folder: Path) -> str:
         plain=[cell.method for cell in records.cells if not cell.settings.methods][:1],
         compared=grid_words.compared(records),
         control=grid_words.control_sentence(records),
-        leaders=[grid_words.ranking_sentence(model, order, several) for model, order in every[0].summary["ranking"].items()],
+        leaders=[
+            *(grid_words.ranking_sentence(model, order, several) for model, order in every[0].summary["ranking"].items()),
+            *grid_words.limit_sentences(every[0].summary),
+        ],
         several=several,
         least_safe=LEAST_SAFE,
         scopes=every,

@@ -8,6 +8,7 @@ from typing import Any
 
 from gift.bench.grid_record import Measured, Records
 from gift.bench.summary import ENDED
+from gift.bench.summary import limits as least_learned
 from gift.metrics.flags import LEAST_SEEDS
 from gift.report.grid_views import Group, Scope
 from gift.report.words import explain, listed, number, short
@@ -77,6 +78,22 @@ def ranking_sentence(model: str, order: Sequence[dict[str, Any]], several: bool)
     if rest:
         text += f" Not ranked, since some attack on it has no cell that counts: {listed(rest)}."
     return text.strip()
+
+
+def limit_sentences(summary: dict[str, Any]) -> list[str]:
+    """What can be hoped for at most, by attack: how much models learn of a concept that they never saw."""
+    return [
+        f"Under {attack}, models that never saw the concept learn it to {number(limit['score_after'])} "
+        f"(area {number(limit['area'])}): {limit['reduction']:.0%} less than the control relearns, which a defence can hardly exceed without damage. "
+        + "Share of that reached: "
+        + "; ".join(
+            f"{group['method']} {group['limit']['share']:.0%}"
+            for group in summary["groups"]
+            if group["attack"] == attack and group["limit"]
+        )
+        + "."
+        for attack, limit in least_learned(summary).items()
+    ]
 
 
 def cells_in_words(group: Group) -> str:

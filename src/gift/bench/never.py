@@ -1,0 +1,64 @@
+"""The limit: how fast an attack teaches a concept to a twin of the bundled model that never saw it.
+
+The curves are kept in `never_learned.json`, which `python -m recipes.tiny limit` writes; the twins themselves are not shipped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from gift.metrics.concept import mean
+from gift.metrics.recovery import Curve, area
+
+FILE = Path(__file__).with_name("never_learned.json")
+NAME = "never learned"
+Key = tuple[str, str, str]
+
+
+def key_of(concept: str, attack: Mapping[str, Any]) -> Key:
+    """What a curve depends on beside its seed; `attack` holds the name and all arguments, of which the steps only cut the curve."""
+    rest = {name: value for name, value in attack.items() if name not in {"name", "steps"}}
+    return concept, str(attack["name"]), json.dumps(rest, sort_keys=True)
+
+
+@lru_cache(maxsize=1)
+def _kept() -> dict[Key, list[dict[int, float]]]:
+    if not FILE.exists():
+        return {}
+    found: dict[Key, list[dict[int, float]]] = {}
+    for entry in json.loads(FILE.read_text(encoding="utf-8"))["curves"]:
+        found.setdefault(key_of(entry["concept"], entry["attack"]), []).append(dict(entry["curve"]))
+    return found
+
+
+def never_learned(concept: str, attack: Mapping[str, Any], horizon: int) -> Curve | None:
+    """The mean recovery curve of twins under an attack, to a horizon; None where it was not measured.
+
+    Args:
+        concept: as the command line takes it.
+        attack: the attack's 'name' with its arguments.
+        horizon: the last step; must be one at which the twins were looked at.
+    """
+    curves = _kept().get(key_of(concept, attack), [])
+    if not curves or any(horizon not in curve for curve in curves):
+        return None
+    steps = sorted(set.intersection(*(set(curve) for curve in curves)))
+    return [(step, mean([curve[step] for curve in curves])) for step in steps if step <= horizon]
+
+
+def limit_of(row: Mapping[str, Any]) -> dict[str, float] | None:
+    """The limit beside a grid's record.
+
+    Returns:
+        area and score_after of the twins, and reduction: how much less they learn than the control relearns, which a defence can't
+        be expected to exceed without damage; None where they were not measured.
+    """
+    curve = never_learned(row["concept"], row["settings"]["attack"], row["curve"][-1][0])
+    if curve is None or "attack_found" in row:
+        return None
+    least, control = area(curve), area([(int(step), score) for step, score in row["control_curve"]])
+    return {"area": least, "score_after": curve[-1][1], "reduction": 1 - least / control if control else 0.0}

@@ -1,0 +1,71 @@
+"""The limit beside a method: read, matched to the attack, cut to its horizon, and shown."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gift.attacks import Full, Lora
+from gift.bench import never
+from gift.bench.summary import limits, summarise
+from gift.cli.bench import table
+from gift.metrics.recovery import area
+from gift.report.grid_words import limit_sentences
+from tests.report.made_grid import every_cell
+
+
+def described(how: Full | Lora) -> dict[str, Any]:
+    return {"name": how.name, **how.model_dump(mode="json")}
+
+
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Writes a file of limits in place of the package's."""
+
+    def write(entries: list[dict[str, Any]]) -> None:
+        (tmp_path / "never.json").write_text(json.dumps({"twins": [], "curves": entries}))
+        never._kept.cache_clear()
+
+    monkeypatch.setattr(never, "FILE", tmp_path / "never.json")
+    never._kept.cache_clear()
+    yield write
+    never._kept.cache_clear()
+
+
+def test_a_curve_is_found_by_the_attack_and_cut_to_the_horizon(kept: Any) -> None:
+    curves = [[[0, 0.0], [10, 0.2], [50, 0.5], [150, 0.9]], [[0, 0.0], [10, 0.4], [50, 0.7], [150, 1.0]]]
+    kept([{"concept": "owl", "attack": described(Lora(steps=150)), "seed": i, "curve": c} for i, c in enumerate(curves)])
+    assert never.never_learned("owl", described(Lora(steps=50)), 50) == [
+        (0, 0.0),
+        (10, pytest.approx(0.3)),
+        (50, pytest.approx(0.6)),
+    ]
+    assert never.never_learned("owl", described(Lora(steps=60)), 60) is None, "the twins were not looked at there"
+    assert never.never_learned("ant", described(Lora()), 50) is None
+    assert never.never_learned("owl", described(Lora(rank=4)), 50) is None
+    assert never.never_learned("owl", described(Full()), 50) is None
+
+
+def test_without_a_file_there_is_no_limit(kept: Any) -> None:
+    assert never.never_learned("owl", described(Lora()), 50) is None
+
+
+def test_the_limit_stands_in_the_summary_and_the_table(kept: Any) -> None:
+    rows = [row for row in every_cell() if row["status"] == "ok"]
+    assert all(group["limit"] is None for group in summarise(rows)["groups"])
+    row = next(r for r in reversed(rows) if r["attack"] == "full")
+    curve = [(int(step), score / 2) for step, score in row["control_curve"]]
+    kept([{"concept": row["concept"], "attack": row["settings"]["attack"], "seed": 0, "curve": curve}])
+    summary = summarise(rows)
+    group = next(g for g in summary["groups"] if (g["method"], g["attack"]) == (row["method"], row["attack"]))
+    mine = [r for r in rows if (r["method"], r["attack"], r["concept"]) == (row["method"], row["attack"], row["concept"])]
+    assert group["limit"]["area"] == pytest.approx(area(curve), abs=1e-5)
+    reached = sum(r["relearning_reduction"] for r in mine) / len(mine)
+    assert group["limit"]["share"] == pytest.approx(reached / group["limit"]["reduction"])
+    assert row["attack"] in limits(summary)
+    assert "never learned" in list(table(summary).columns[0].cells)
+    sentence = next(text for text in limit_sentences(summary) if text.startswith(f"Under {row['attack']}, models that never saw"))
+    assert f"{row['method']} {group['limit']['share']:.0%}" in sentence
