@@ -62,6 +62,12 @@ def test_losses_before_and_after_are_told_for_each_concept() -> None:
     assert list(losses) == ["mushroom", "style:openmoji", "safe"]
     assert all(found["pictures"] == 4 and found["before"] > 0 for found in losses.values())
     assert all(losses[name]["after"] > losses[name]["before"] for name in ("mushroom", "style:openmoji"))
+    assert [losses[name].get("share") for name in losses] == [0.25, 0.75, None]
+
+
+def test_an_attack_is_about_one_concept() -> None:
+    with pytest.raises(gift.GiftError, match="run it once for each"):
+        gift.attack("tiny", ["mushroom", "owl"])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["load", "immunize", "attack", "ATTACKS", "IMMUNIZERS", "Curve", "GiftError"])

@@ -100,19 +100,37 @@ def test_chains_share_their_beginning_and_cells_their_control(make: Make) -> Non
 
 
 def test_a_method_against_several_concepts_at_once(make: Make, tmp_path: Path) -> None:
-    together = {"chain": "esd", "name": "esd, 3", "together": ["style:emojione", "category:animal", "ant"]}
-    grid = make(methods=["esd", together], attacks=[{"attack": "lora", "options": {"steps": 2}}])
+    group = ["style:emojione", "category:animal", "ant"]
+    together = {"chain": "esd", "name": "esd, 3", "together": group}
+    grid = make(
+        concepts=["category:animal", "style:emojione", "bee"],
+        methods=["esd", together],
+        attacks=[{"attack": "lora", "options": {"steps": 2}}],
+    )
     plan = make_plan(grid)
-    sets = [piece for piece in plan.pieces.values() if piece.kind == "set"]
-    assert [piece.settings.get("together") for piece in sets] == [None, None, *[["style:emojione", "ant"]] * 2]
-    assert len({cell.pieces["control"].key for cell in plan.cells}) == 1
-    rows = run_grid(grid, tmp_path).rows
-    assert [row["method"] for row in rows] == ["esd", "esd, 3"]
-    cell = plan.cells[1]
+    cells = {(cell.concept, cell.method): cell for cell in plan.cells}
+    assert [cells[concept, "esd, 3"].group for concept in grid.concepts] == [tuple(group)] * 2 + [("bee", *group)]
+    shared = [cells[concept, "esd, 3"].pieces for concept in grid.concepts[:2]]
+    for role in ("defence", "price"):
+        assert shared[0][role].key == shared[1][role].key
+        assert cells["bee", "esd, 3"].pieces[role].key not in {shared[0][role].key, cells["bee", "esd"].pieces[role].key}
+    for role in ("score", "attack", "control", "neighbours"):
+        assert shared[0][role].key != shared[1][role].key
+    for concept in grid.concepts:
+        assert cells[concept, "esd"].pieces["control"].key == cells[concept, "esd, 3"].pieces["control"].key
+    order = list(plan.pieces)
+    assert all(order.index(need.key) < order.index(key) for key, piece in plan.pieces.items() for need in piece.before)
+    rows = run_grid(make(methods=["esd", together], attacks=[{"attack": "lora", "options": {"steps": 2}}]), tmp_path).rows
+    assert [(row["method"], row["concept"], row["settings"]["group"]) for row in rows] == [
+        ("esd", "category:animal", []),
+        ("esd, 3", "category:animal", group),
+    ]
+    cell = cells["category:animal", "esd, 3"]
     drawn = Work(tmp_path, cell.pieces["defence"].needs["concept"])
     joined = Work(tmp_path, cell.pieces["defence"]).latent_set("concept")
     assert any("ant" in prompt for prompt in joined.prompts)
     assert torch.equal(joined.weights, drawn.context.bench.concept_set(4).weights)  # type: ignore[arg-type]
+    assert [row["error"] for row in rows] == [None, None]
     assert rows[0]["price"] != rows[1]["price"]
 
 

@@ -43,6 +43,17 @@ def test_neighbours_are_no_part_of_the_concept(bench: Any, concept: str, kind: s
             assert not made.concept.holds(art, one.name, "noto")
 
 
+def test_neighbours_are_no_part_of_other_concepts_either(bench: Any) -> None:
+    alone = neighbours(bench("mushroom"))
+    others = [str(alone[0]), f"category:{load_art().object(alone[1].name).category}"]
+    beside = neighbours(bench(["mushroom", *others]))
+    assert len(beside) == NEAREST
+    assert not {alone[0], alone[1]} & set(beside)
+    styles = [f"style:{style}" for style in load_art().trained_styles]
+    assert neighbours(bench(styles)) == []
+    assert [str(one) for one in neighbours(bench(styles[1:]))] == styles[:1]
+
+
 def test_the_nearest_comes_first_and_none_outside_is_nearer(bench: Any) -> None:
     found = [one.name for one in neighbours(bench("mushroom"))]
     likeness = {name: float(drawn(name) @ drawn("mushroom")) for name in (*found, "guitar", "bus", "castle", "violin")}

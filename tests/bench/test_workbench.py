@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from gift.bench.workbench import FEWEST, Workbench
+from gift.bench.losses import parts_of
+from gift.bench.workbench import FEWEST, Workbench, joined
 from gift.data.art import load_art
 from gift.data.concept import Concept
 from gift.data.prompts import Ask
@@ -48,8 +49,8 @@ def test_a_model_with_its_own_vocabulary_takes_free_text(random_model: StableDif
             ask()
 
 
-@pytest.mark.parametrize("concepts", [[], ["", "fox"], ["style:"]])
-def test_no_concept_is_an_error(random_model: StableDiffusion, concepts: list[str]) -> None:
+@pytest.mark.parametrize("concepts", [[], ["", "fox"], ["style:"], ["fox", " fox"]])
+def test_no_concept_and_one_twice_are_errors(random_model: StableDiffusion, concepts: list[str]) -> None:
     with pytest.raises(GiftError, match="concept"):
         Workbench.of(random_model, concepts)
 
@@ -96,14 +97,14 @@ def test_several_concepts_have_equal_shares(art_model: str) -> None:
 
 def test_a_balance_is_kept_and_pictures_are_split_but_never_too_thin(art_model: str) -> None:
     bench = Workbench.of(load(art_model), ["mushroom", "ant", "cat"])
-    harmful = bench.concept_set(51, balance=[1, 2, 5])
+    harmful = joined(bench.concept_sets(51), [1, 2, 5])
     assert len(harmful) == 51
     assert len(bench.concept_set(20)) == 3 * FEWEST
     pick = torch.multinomial(harmful.weights, 4000, replacement=True, generator=torch.Generator().manual_seed(0))  # type: ignore[arg-type]
     counts = Counter(next(n for n in ("mushroom", "ant", "cat") if n in harmful.prompts[i]) for i in harmful.which[pick].tolist())
     assert [counts[n] / 4000 for n in ("mushroom", "ant", "cat")] == pytest.approx([1 / 8, 2 / 8, 5 / 8], abs=0.03)
-    with pytest.raises(GiftError, match="3 concept sets with balance"):
-        bench.concept_set(51, balance=[1, 2])
+    with pytest.raises(GiftError, match="for 3 concepts; give one positive share for each"):
+        joined(bench.concept_sets(3), [1, 2])
 
 
 def test_the_price_of_several_concepts_is_on_prompts_that_name_none(art_model: str) -> None:
@@ -114,6 +115,9 @@ def test_the_price_of_several_concepts_is_on_prompts_that_name_none(art_model: s
     alone = Workbench.of(load(art_model), "category:food")
     assert alone.safe_evaluation(80) != asks
     everything = [f"style:{style}" for style in load_art().trained_styles]
+    birds = [*everything[1:], *(f"category:{name}" for name in load_art().categories if name != "bird")]
+    with pytest.raises(GiftError, match=rf"only [1-7] prompts name none of the {len(birds)} concepts; evaluate fewer"):
+        Workbench.of(load(art_model), birds).safe_evaluation(400)
     with pytest.raises(GiftError, match="only 0 prompts name none of the 6 concepts"):
         Workbench.of(load(art_model), everything).safe_set(8)
 
@@ -137,6 +141,19 @@ def test_a_users_folder_comes_first_and_bare_pictures_are_called_by_the_concept(
     assert len(found) == 3
     assert found.prompts == ["fox", "picture 1", "picture 2"]
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+
+
+def test_several_concepts_have_their_own_folders_or_are_drawn(random_model: StableDiffusion, folder: Path) -> None:
+    bench = Workbench.of(random_model, ["a boat", "fox"])
+    drawn, own = bench.concept_sets(40, [None, folder])
+    assert (len(drawn), own.prompts, own.mentions) == (20, ["fox", "picture 1", "picture 2"], ["fox"] * 3)
+    assert all("boat" in prompt for prompt in drawn.prompts)
+    parts = parts_of(bench.concepts, [20, 3], joined([drawn, own]), own)
+    assert torch.equal(parts["fox"].latents, own.latents)
+    assert torch.equal(parts["a boat"].at(torch.tensor([7]))[1]["states"], drawn.at(torch.tensor([7]))[1]["states"])
+    for folders in (folder, [folder], [folder] * 3):
+        with pytest.raises(GiftError, match="concepts: 2; give one for each"):
+            bench.concept_sets(40, folders)
 
 
 def test_bare_safe_pictures_have_no_caption_and_are_counted(random_model: StableDiffusion, folder: Path) -> None:

@@ -91,7 +91,7 @@ def test_without_pictures_the_model_draws_its_own(mine: Path) -> None:
 
 def test_what_training_saves_is_taken_from_flags_and_files(mine: Path) -> None:
     flags = ["--precision", "bf16", "--gradient-checkpointing", "--accumulate", "2", "--ema", "0.9"]
-    done = CliRunner().invoke(app, immunize("--set", "steps=1", *flags, "--output", "one"))
+    done = CliRunner().invoke(app, immunize("--set", "steps=1", "--set", "settle_steps=1", *flags, "--output", "one"))
     assert done.exit_code == 0, done.output
     assert yaml.safe_load((mine / "one" / "config.yaml").read_text())["saving"] == {
         "precision": "bf16",
@@ -208,9 +208,22 @@ def test_several_concepts_from_a_file_and_their_evaluation(art_model: str, tmp_p
     assert [row["concept"] for row in found["concepts"]] == ["category:animal", "mushroom"]
     assert all(row["concept"] in done.stdout and len(row["concept_scores"]) == 6 for row in found["concepts"])
     assert found["concept_score"] == found["concepts"][0]["concept_score"]
+    Path("unknown.txt").write_text("ant\nmushrom")
+    Path("folders.txt").write_text("ant = 1, mine\nmushroom")
+    Path("uneven.yaml").write_text("{concept: [ant, mushroom], balance: [1]}")
     for arguments, message in (
         (["immunize", art_model, "--concepts", "concepts.txt", "--concept", "ant"], "name all concepts one way"),
-        (["evaluate", art_model, "--concepts", "concepts.txt", "--concept-images", "."], "is about one concept"),
+        (["immunize", art_model, "--concepts", "unknown.txt"], "unknown.txt, line 2: no concept 'mushrom'"),
+        (["evaluate", art_model, "--concepts", "unknown.txt"], "unknown.txt, line 2: no concept 'mushrom'"),
+        (["immunize", art_model, "--concepts", "folders.txt"], "mine"),
+        (["immunize", art_model, "--concepts", "folders.txt", "--concept-images", "."], "name all folders one way"),
+        (["immunize", art_model, "--config", "uneven.yaml"], "balance: 2 concepts need 2 values, one each"),
+        (["evaluate", art_model, "--concepts", "concepts.txt", "--concept-images", "."], "2 concepts need 2 values"),
+        (["evaluate", art_model, "--concepts", "concepts.txt", "--embeds", "x"], "is about one concept"),
+        (
+            ["attack", art_model, "--concept", "ant", "--concept", "mushroom"],
+            "an attack is about one concept; run it once for each",
+        ),
     ):
         done = CliRunner().invoke(app, arguments)
         assert done.exit_code == 2

@@ -8,16 +8,31 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gift.data.concept_list import read_concepts
+from gift.data.art import load_art
+from gift.data.concept import Concept
+from gift.data.concept_list import known_concepts, read_concepts
 from gift.errors import GiftError
 
 NAMES = st.text(st.characters(exclude_characters="=#", exclude_categories=("Z", "C")), min_size=1)
 
 
-def test_names_with_and_without_shares(tmp_path: Path) -> None:
+def test_names_with_and_without_shares_and_folders(tmp_path: Path) -> None:
     file = tmp_path / "concepts.txt"
-    file.write_text("\ufeff# what is held back\nmushroom\n\n  style:openmoji = 2.5\ncategory:food=1e-1\n a  red   car \n")
-    assert read_concepts(file) == (["mushroom", "style:openmoji", "category:food", "a red car"], [1.0, 2.5, 0.1, 1.0])
+    file.write_text("\ufeff# held back\nmushroom\n\n  style:openmoji = 2.5\ncategory:food=1e-1\n a  red   car = 1, my cars/a, b \n")
+    lines = read_concepts(file)
+    assert [line.name for line in lines] == ["mushroom", "style:openmoji", "category:food", "a red car"]
+    assert [line.share for line in lines] == [1.0, 2.5, 0.1, 1.0]
+    assert [line.folder for line in lines] == [None, None, None, Path("my cars/a, b")]
+    assert [line.where for line in lines] == [f"{file}, line {number}" for number in (2, 4, 5, 6)]
+    assert known_concepts(lines[:2], load_art()) == [Concept("object", "mushroom"), Concept("style", "openmoji")]
+    assert known_concepts(lines[3:], None) == [Concept("text", "a red car")]
+
+
+def test_the_line_of_an_unknown_concept_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "c.txt"
+    file.write_text("owl\n\nmushrom = 2\n")
+    with pytest.raises(GiftError, match=r"c\.txt, line 3: no concept 'mushrom'.*mushroom"):
+        known_concepts(read_concepts(file), load_art())
 
 
 @pytest.mark.parametrize(
@@ -33,6 +48,8 @@ def test_names_with_and_without_shares(tmp_path: Path) -> None:
         ("owl = inf", "line 1: 'inf' is no share"),
         ("owl = much", "line 1: 'much' is no share of a batch; give a positive number"),
         ("owl =", "line 1: '' is no share"),
+        ("owl = , folder", "line 1: '' is no share"),
+        ("ant\nowl = 1,", "line 2: no folder after the comma"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, message: str) -> None:
@@ -54,4 +71,4 @@ def test_files_that_can_not_be_read(tmp_path: Path) -> None:
 def test_what_is_written_is_read(tmp_path: Path, rows: list[tuple[str, float]]) -> None:
     file = tmp_path / "c.txt"
     file.write_text("\n".join(f"{name} = {share!r}" for name, share in rows), encoding="utf-8")
-    assert read_concepts(file) == ([name for name, _ in rows], [share for _, share in rows])
+    assert [(line.name, line.share) for line in read_concepts(file)] == rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -176,6 +177,8 @@ def test_joined_sets_have_their_share_of_a_batch_however_large_they_are(
     counts = torch.bincount(picked, minlength=32).float() / n
     assert float(counts[:2].sum()) == pytest.approx(share, abs=0.02)
     torch.testing.assert_close(counts[2:], torch.full((30,), (1 - share) / 30), atol=0.01, rtol=0)
+    drawn = joined.draw_prompts(n, torch.Generator().manual_seed(0)).bincount(minlength=3) / n
+    assert drawn.tolist() == pytest.approx([share, (1 - share) / 2, (1 - share) / 2], abs=0.02)
     for whole, part, start in ((joined, small, 0), (joined, large, 2)):
         for i in range(len(part)):
             one, other = whole.at(torch.tensor([start + i])), part.at(torch.tensor([i]))
@@ -183,7 +186,9 @@ def test_joined_sets_have_their_share_of_a_batch_however_large_they_are(
             assert torch.equal(one[1]["states"], other[1]["states"])
 
 
-@pytest.mark.parametrize(("count", "balance"), [(0, None), (2, [1.0]), (2, [1.0, 0.0]), (2, [1.0, -1.0]), (1, [1.0, 2.0])])
+@pytest.mark.parametrize(
+    ("count", "balance"), [(0, None), (2, [1.0]), (2, [1.0, 0.0]), (2, [1.0, -1.0]), (2, [1.0, math.nan]), (1, [1.0, 2.0])]
+)
 def test_shares_that_make_no_sense_are_an_error(concept_set: LatentSet, count: int, balance: list[float] | None) -> None:
     with pytest.raises(GiftError, match="one positive share"):
         join_sets([concept_set] * count, balance)

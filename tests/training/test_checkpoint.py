@@ -80,7 +80,11 @@ def test_nested_states_come_back(state: Any) -> None:
 
 def test_a_state_comes_back_from_the_disk(kept: Checkpoints) -> None:
     shared = torch.arange(6.0)
-    state = {**at(3), "o": {0: {"m": shared.view(2, 3).t(), "again": shared, "part": shared[2:4], "none": None}}, "h": [{"loss": 0.1 + 0.2}]}
+    state = {
+        **at(3),
+        "o": {0: {"m": shared.view(2, 3).t(), "again": shared, "part": shared[2:4], "none": None}},
+        "h": [{"loss": 0.1 + 0.2}],
+    }
     kept.save(3, state)
     found = kept.latest()
     assert found is not None

@@ -116,9 +116,28 @@ def test_fp16_leaves_out_steps_that_overflow_until_the_scale_fits(
         how(random_model, concept_set, checkpoints=Checkpoints(tmp_path, Saving(accumulate=2).settings()))
     overflowing(monkeypatch, 1e8)
     before = state_of(random_model)
-    with pytest.raises(NonFiniteError, match="the gradient is .* use bf16 or fp32"):
+    with pytest.raises(NonFiniteError, match=r"the gradient is .* use bf16 or fp32"):
         Full(steps=30, batch_size=2)(random_model, concept_set, saving=fp16)
     assert same_state(state_of(random_model), before)
+
+
+def test_the_optimisers_of_a_defence_share_a_scale_that_a_resumed_run_takes_up(
+    random_model: StableDiffusion, concept_set: LatentSet, safe_set: LatentSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overflowing(monkeypatch, 30.0)
+    how = Gift(steps=3, batch_size=2, settle_steps=2, attacker=Attacker(steps=2, batch_size=2, rank=2))
+    saving, kept = Saving(precision="fp16", accumulate=2), Checkpoints(tmp_path, {})
+    whole = how(random_model, concept_set, safe_set, saving=saving)
+    with pytest.raises(Interrupted):
+        how(random_model, concept_set, safe_set, saving=saving, checkpoints=kept, reporter=StopAt(2))
+    found = kept.latest()
+    assert found
+    scales = [state["scaler"]["scale"] for state in found[1]["stepper"]["updaters"].values()]
+    assert len(scales) == 2
+    assert scales[0] == scales[1] < 65536
+    again = how(random_model, concept_set, safe_set, saving=saving, checkpoints=kept)
+    assert same_state(state_of(again), state_of(whole))
+    assert not same_state(state_of(again), state_of(random_model))
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,11 @@ from gift.pixels import as_bytes, as_float
 FEWEST = 16
 """Pictures of each of several concepts, at least (choice)."""
 
+FEWEST_SAFE = 8
+"""Different safe prompts beside several concepts, at least (choice)."""
+OVER = (1, 2, 4, 8, 16)
+"""How many times as many prompts are looked through, until enough of them name none of several concepts (choice)."""
+
 Folders = Path | str | Sequence[Path | str | None] | None
 """Of pictures: one, or for several concepts one each, None where there is none."""
 
@@ -105,15 +110,16 @@ class Workbench:
         """The first n asks that name none of the concepts, whatever their order.
 
         Raises:
-            GiftError: there are hardly any.
+            GiftError: several concepts leave hardly any.
         """
         first = min(self.concepts, key=str)
-        asks = [ask for ask in asks_of(first, self.art, n, self.seed) if not self.shown(ask)]
-        if len(asks) < n and len(self.concepts) > 1:  # as many more as were passed over
-            more = asks_of(first, self.art, 2 * n, self.seed)
-            asks = [ask for ask in more if not self.shown(ask)][:n]
-        if len(asks) < min(n, FEWEST):
-            raise GiftError(f"only {len(asks)} prompts name none of the {len(self.concepts)} concepts; {remedy}")
+        for times in OVER:
+            asks = [ask for ask in asks_of(first, self.art, times * n, self.seed) if not self.shown(ask)][:n]
+            if len(asks) == n:
+                break
+        left = len({ask.prompt for ask in asks})
+        if len(self.concepts) > 1 and left < min(n, FEWEST_SAFE):
+            raise GiftError(f"only {left} prompts name none of the {len(self.concepts)} concepts; {remedy}")
         return asks
 
     def shown(self, ask: Ask) -> bool:

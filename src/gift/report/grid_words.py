@@ -82,18 +82,16 @@ def ranking_sentence(model: str, order: Sequence[dict[str, Any]], several: bool)
 
 def limit_sentences(summary: dict[str, Any]) -> list[str]:
     """What can be hoped for at most, by attack: how much models learn of a concept that they never saw."""
-    return [
-        f"Under {attack}, models that never saw the concept learn it to {number(limit['score_after'])} "
-        f"(area {number(limit['area'])}): {limit['reduction']:.0%} less than the control relearns, which a defence can hardly exceed without damage. "
-        + "Share of that reached: "
-        + "; ".join(
-            f"{group['method']} {group['limit']['share']:.0%}"
-            for group in summary["groups"]
-            if group["attack"] == attack and group["limit"]
+    out = []
+    for attack, limit in least_learned(summary).items():
+        groups = [group for group in summary["groups"] if group["attack"] == attack and group["limit"]]
+        shares = "; ".join(f"{group['method']} {group['limit']['share']:.0%}" for group in groups)
+        out.append(
+            f"Under {attack}, models that never saw the concept learn it to {number(limit['score_after'])} "
+            f"(area {number(limit['area'])}), {limit['reduction']:.0%} less than the control relearns: more can hardly be had without "
+            f"damage. Share of that reached: {shares}."
         )
-        + "."
-        for attack, limit in least_learned(summary).items()
-    ]
+    return out
 
 
 def cells_in_words(group: Group) -> str:
