@@ -88,8 +88,8 @@ def limit_sentences(summary: dict[str, Any]) -> list[str]:
         shares = "; ".join(f"{group['method']} {group['limit']['share']:.0%}" for group in groups)
         out.append(
             f"Under {attack}, models that never saw the concept learn it to {number(limit['score_after'])} "
-            f"(area {number(limit['area'])}), {limit['reduction']:.0%} less than the control relearns: more can hardly be had without "
-            f"damage. Share of that reached: {shares}."
+            f"(area {number(limit['area'])}), {limit['reduction']:.0%} less than the control relearns: more is hardly to be had "
+            f"without damage. Share of that reached: {shares}."
         )
     return out
 
