@@ -130,3 +130,56 @@ def test_unequal_shares_and_functions_of_the_mean_are_exact(tmp_path: Path) -> N
         torch.testing.assert_close(found["mean"], mean.detach())
         torch.testing.assert_close(found["grad"], weight.grad)
         assert found["told"].tolist() == [True, False]
+
+
+def sharded(here: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Two processes with what `accelerate launch --use_fsdp` puts into the environment."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ACCELERATE_USE_FSDP", "true")
+        patch.setenv("FSDP_VERSION", "2")
+        return launch(here, 2, *arguments)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_sharded_attacks_have_the_losses_of_one_process(here: Path, art_model: str, kind: str) -> None:
+    done = sharded(here, *attack(art_model, "two"), "--attack", kind)
+    assert done.returncode == 0, done.stderr
+    command = [sys.executable, "-m", "gift.cli.main", *attack(art_model, "one"), "--attack", kind]
+    assert subprocess.run(command, cwd=here, check=False, timeout=300).returncode == 0
+    one, two = (json.loads((here / name / "attack.json").read_text()) for name in ("one", "two"))
+    assert two["losses"] == pytest.approx(one["losses"], rel=TOLERANCE)
+    assert two["curve"] == one["curve"]
+    for first in sorted((here / "one" / "weights").rglob("*.safetensors")):
+        a, b = load_file(first), load_file(here / "two" / first.relative_to(here / "one"))
+        assert a.keys() == b.keys()
+        assert all(torch.allclose(a[key], b[key], rtol=1e-2, atol=1e-5) for key in a)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [[], ["--set=adapter_rank=2"]], ids=["weights", "adapter"])
+def test_sharded_immunizing_is_as_in_one_process(here: Path, art_model: str, more: list[str]) -> None:
+    settings = [f"--set={s}" for s in ("steps=2", "batch_size=4", "attacker.steps=2", "attacker.kinds=[full]", "settle_steps=1")]
+    arguments = ["immunize", art_model, "--concept", "category:animal", "--config", "small.yaml", *settings, *more, "--output"]
+    done = sharded(here, *arguments, "two")
+    assert done.returncode == 0, done.stderr
+    assert (
+        subprocess.run([sys.executable, "-m", "gift.cli.main", *arguments, "one"], cwd=here, check=False, timeout=300).returncode
+        == 0
+    )
+    name = "model/unet/diffusion_pytorch_model.safetensors"
+    before, a, b = (load_file(path) for path in (Path(art_model) / name[6:], here / "one" / name, here / "two" / name))
+    moved = [key for key in a if not torch.equal(a[key], before[key])]
+    assert moved
+    for key in moved:
+        assert (a[key] - b[key]).abs().max() < 0.05 * (a[key] - before[key]).abs().max(), key
+
+
+@pytest.mark.slow
+def test_what_can_not_be_sharded_says_so(here: Path, art_model: str) -> None:
+    arguments = ["immunize", art_model, "--concept", "category:animal", "--config", "small.yaml", "--set", "steps=1"]
+    done = sharded(here, *arguments, "--output", "two")
+    assert done.returncode != 0
+    assert (
+        done.stderr.count("gift: a simulated LoRA attacker can't run with sharded weights (FSDP); use attacker.kinds=[full]") == 1
+    )

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from gift.errors import GiftError
 
@@ -64,10 +65,12 @@ def mean_over_all(mine: torch.Tensor, rows: int) -> torch.Tensor:
 
 @torch.no_grad()
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replaces every gradient by its mean over the processes; a missing one counts as zero."""
+    """Replaces every gradient by its mean over the processes; a missing one counts as zero; shares are means already."""
     if not _together():
         return
     for parameter in parameters:
+        if isinstance(parameter, DTensor):
+            continue
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
         dist.all_reduce(parameter.grad)

@@ -17,6 +17,8 @@ from safetensors.torch import save_file
 
 from gift.errors import GiftError
 from gift.report.card import write_card
+from gift.report.evidence import read_evidence
+from gift.report.made import match, read_made
 from gift.report.words import number, percent
 from tests.report import made_grid
 
@@ -339,6 +341,23 @@ def test_numbers_of_other_weights_are_said_to_be_so(mine: Path, grid: Path, demo
     assert "Not these very weights were attacked" in card(mine, evidence=demo)
 
 
+def test_several_concepts_at_once_are_told_from_one_each(mine: Path, grid: Path) -> None:
+    group, rows = ["style:noto", "mushroom"], made_grid.every_cell()
+    both = [
+        {**row, "method": "both", "settings": {**row["settings"], "group": group}} for row in rows if row["method"] == "esd+gift"
+    ]
+    made_grid.write(grid, rows + both)
+    evidence = read_evidence(grid)
+    for concept, label in ((["mushroom", "style: noto"], "both"), ("mushroom", "esd+gift")):
+        immunized(mine, concept=concept)
+        found = match(mine / "model", read_made(mine), evidence)
+        assert (found.label, [d for d in found.differences if "at once" in d]) == (label, [])
+    immunized(mine, concept=["mushroom", "style:noto", "owl"])
+    assert "against several concepts at once, the measured models against one each" in card(mine, evidence=grid)
+    made_grid.write(grid, [row for row in rows if row["method"] != "esd+gift"] + both)
+    assert "measured models were immunized against “mushroom” and “style:noto” at once" in card(mine, evidence=grid)
+
+
 @pytest.mark.parametrize(
     ("chain", "config", "says"),
     [
@@ -503,6 +522,10 @@ def test_places_on_the_makers_machine_stay_there(mine: Path) -> None:
     assert "~" not in text
     assert "- Base model: base\n" in text
     assert "concept_images: pictures" in text
+    immunized(mine, concept=["ant", "owl"], concept_images=[None, "/home/me/owls"])
+    text = card(mine)
+    assert "the concept: its maker's own pictures of 1 of 2 concepts, the base model's of the others" in text
+    assert "/home" not in text
 
 
 @pytest.mark.parametrize(

@@ -202,6 +202,7 @@ class Attack(BaseModel, ABC):
                 )
         fine_tuning.check()
         fine_tuning.average.take()
+        fine_tuning.shares.undo()
         saving.release(work)
         self.release(work)
         attacked = self.shown(model, work, fine_tuning.weights)

@@ -22,11 +22,15 @@ REMEDY = "run 'gift bench' again to write it anew"
 
 
 class CellSettings(Part):
-    """What a cell was computed with: hyperparameters by method of the chain, those of the attack, and the control's name."""
+    """What a cell was computed with: hyperparameters by method of the chain, those of the attack, and the control's name.
+
+    `group` are all concepts that the method was about, if there were several.
+    """
 
     methods: dict[str, dict[str, Any]]
     attack: dict[str, Any]
     control: Name
+    group: tuple[Name, ...] = ()
 
 
 class Cell(Part):

@@ -52,10 +52,11 @@ class Method(TrainingRun):
     def __init__(self, task: Task, train: str) -> None:
         self.task = task
         if task.rank is None:
-            super().__init__(select_parameters(task.model.denoiser, train))
+            super().__init__(task.model, select_parameters(task.model.denoiser, train))
         else:
-            super().__init__(attach_lora(task.model, task.rank, LORA))
+            adapter = attach_lora(task.model, task.rank, LORA)
             switch_lora(task.model, LORA, on=True)  # where other adapters are switched off
+            super().__init__(task.model, adapter)
 
     def finish(self) -> None:
         """After the last step."""
@@ -146,6 +147,7 @@ class Immunizer(BaseModel, ABC):
                         after=lambda done: average.step() if done else None,
                     )
                 average.take()
+                method.shares.undo()
                 method.finish()
             finally:
                 method.close()

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from gift.immunizers.base import Immunizer, Method, Task
 from gift.models.lora import attach_lora, switch_lora
+from gift.sharding import refuse
 from gift.training.loop import Logs
 from gift.training.updates import Rate, Updater
 
@@ -47,6 +48,7 @@ class ImmaRun(Method):
     """One run of IMMA."""
 
     def __init__(self, how: Imma, task: Task) -> None:
+        refuse("IMMA", "use gift")
         self.lora = attach_lora(task.model, how.rank, ADAPTER)
         super().__init__(task, how.train)
         switch_lora(task.model, ADAPTER, on=True)

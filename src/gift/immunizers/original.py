@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from gift.data.latents import LatentSet
 from gift.models import DenoisingModel
@@ -27,7 +28,12 @@ class Original:
 
     def _swap(self) -> None:
         for i, parameter in enumerate(self.weights):
-            parameter.data, self.values[i] = self.values[i], parameter.data
+            if isinstance(parameter, DTensor):  # the sharding reads the values from where they were
+                now = parameter.detach().clone()
+                parameter.detach().copy_(self.values[i])
+                self.values[i].copy_(now)
+            else:
+                parameter.data, self.values[i] = self.values[i], parameter.data
 
     @contextmanager
     def __call__(self) -> Iterator[None]:

@@ -13,6 +13,7 @@ from torch import nn
 
 from gift.immunizers.base import Task
 from gift.models.lora import attach_lora, redraw_lora, switch_lora
+from gift.sharding import refuse
 from gift.training.updates import OptimiserName, Rate, Updater
 
 Kind = Literal["full", "lora"]
@@ -53,6 +54,7 @@ class SimulatedAttack:
         self.how, self.task = how, task
         self.lora: dict[str, nn.Parameter] = {}
         if how.steps and "lora" in how.kinds:
+            refuse("a simulated LoRA attacker", "use attacker.kinds=[full] or attacker.steps=0")
             self.lora = attach_lora(task.model, how.rank, ADAPTER)
             switch_lora(task.model, ADAPTER, on=False)
 

@@ -9,10 +9,12 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from gift.errors import GiftError
 from gift.models import DenoisingModel
 from gift.models.parameters import SEPARATE, groups_of
+from gift.sharding import whole
 
 Bound = Literal["identity", "log", "hinge"]
 Distance = Literal["mse", "mmd"]
@@ -146,11 +148,12 @@ def project_away(gradient: torch.Tensor, safe: torch.Tensor) -> None:
     Descending g changes the safe loss by -lr * <g, s>; where <g, s> is negative, the component along s is removed
     (per tensor, as PCGrad does per task: Yu et al. 2020).
     """
-    dot = torch.dot(gradient.flatten(), safe.flatten())
+    shared = isinstance(gradient, DTensor)
+    dot = whole((gradient * safe).sum()) if shared else torch.dot(gradient.flatten(), safe.flatten())
     if dot < 0:
-        gradient.sub_(safe, alpha=float(dot / safe.square().sum().clamp(min=1e-20)))
+        gradient.sub_(safe, alpha=float(dot / whole(safe.square().sum()).clamp(min=1e-20)))
 
 
 def total_norm(tensors: list[torch.Tensor]) -> torch.Tensor:
     """Euclidean norm over all tensors together."""
-    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(t) for t in tensors]))
+    return torch.linalg.vector_norm(torch.stack([whole(torch.linalg.vector_norm(t)) for t in tensors]))

@@ -115,10 +115,12 @@ def _data(made: Made) -> str:
         ("everything else", "safe_images", "safe_pictures"),
     ):
         given, drawn = made.configuration.get(images), made.configuration.get(count)
-        if given or drawn:
-            parts.append(
-                f"{what}: " + ("its maker's own pictures" if given else f"{drawn} pictures that the base model drew itself")
-            )
+        every = given if isinstance(given, list) else [given]
+        if some := len([folder for folder in every if folder]):
+            mixed = f" of {some} of {len(every)} concepts, the base model's of the others" if some < len(every) else ""
+            parts.append(f"{what}: its maker's own pictures{mixed}")
+        elif drawn:
+            parts.append(f"{what}: {drawn} pictures that the base model drew itself")
     return "; ".join(parts)
 
 

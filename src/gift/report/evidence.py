@@ -61,6 +61,7 @@ class Cell:
         searched: how many attacks a search tried to find this one; None where none was run.
         found: what kind of attack it found, in words.
         scores: None where the cell failed.
+        group: all concepts that the method was about, if there were several.
     """
 
     model: str
@@ -76,6 +77,7 @@ class Cell:
     status: Status
     flags: tuple[str, ...]
     scores: Scores | None
+    group: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -310,6 +312,7 @@ def _grid_cell(cell: grid_record.Failed | grid_record.Measured, trials: int | No
         status=cell.status,
         flags=tuple(cell.flags),
         scores=scores,
+        group=cell.settings.group,
     )
 
 

@@ -136,10 +136,13 @@ def match(folder: Path, made: Made, evidence: Evidence) -> Match:
             f"{record.NAME} beside the model, as 'gift immunize' and 'gift demo' leave them, or leave --evidence out"
         )
     other, remedy = f"{evidence.source} is not about {folder}", "measure it, or leave --evidence out"
-    label = next((label for label, chain in evidence.methods.items() if list(chain.items()) == list(made.chain.items())), None)
-    if label is None:
+    alike = [label for label, chain in evidence.methods.items() if list(chain.items()) == list(made.chain.items())]
+    if not alike:
         raise GiftError(f"{other}: {_no_method(made, evidence)}; {remedy}")
-    mine = [cell for cell in evidence.cells if cell.method == label]
+    by_label = {label: [cell for cell in evidence.cells if cell.method == label] for label in alike}
+    same = frozenset(map(_name, made.concepts))
+    label = next((label for label, cells in by_label.items() if any(_together(cell) == same for cell in cells)), alike[0])
+    mine = by_label[label]
     for what, wanted, there in (
         ("base model", [made.base or ""], [cell.model for cell in mine]),
         ("concept", list(made.concepts), [cell.concept for cell in mine]),
@@ -150,6 +153,11 @@ def match(folder: Path, made: Made, evidence: Evidence) -> Match:
     wanted_names = set(map(_name, made.concepts))
     cells = tuple(cell for cell in mine if _name(cell.model) == _name(made.base or "") and _name(cell.concept) in wanted_names)
     return Match(label, False, cells, tuple(_differences(made, evidence, cells)))
+
+
+def _together(cell: Cell) -> frozenset[str]:
+    """The concepts that a measured model was immunized against."""
+    return frozenset(map(_name, cell.group or (cell.concept,)))
 
 
 def _name(text: str) -> str:
@@ -193,8 +201,12 @@ def _differences(made: Made, evidence: Evidence, cells: tuple[Cell, ...]) -> lis
         mine, theirs = made.configuration.get(key), evidence.sizes.get(key)
         if mine != theirs and not made.configuration.get(key.replace("pictures", "images")):
             out.append(f"this model was made with {mine} drawn pictures {what}, the measured models with {theirs}")
-    if len(made.concepts) > 1:
+    groups = {_together(cell) for cell in cells} - {frozenset(map(_name, made.concepts))}
+    if any(len(group) == 1 for group in groups):
         out.append("this model was immunized against several concepts at once, the measured models against one each")
+    for group in sorted(groups, key=sorted):
+        if len(group) > 1:
+            out.append(f"measured models were immunized against {listed([f'“{name}”' for name in sorted(group)])} at once")
     measured = {_name(cell.concept) for cell in cells}
     out += [f"nothing was measured for “{concept}”" for concept in made.concepts if _name(concept) not in measured]
     return out

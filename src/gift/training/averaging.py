@@ -9,6 +9,8 @@ from typing import Any
 from diffusers.training_utils import EMAModel
 from torch import nn
 
+from gift.sharding import share_like
+
 
 class Average:
     """The mean of some weights, or nothing at all.
@@ -53,5 +55,5 @@ class Average:
         """Takes up a checkpoint's."""
         if self.mean:
             for kept, value in zip(self.mean.shadow_params, state["mean"], strict=True):
-                kept.copy_(value)
+                kept.copy_(share_like(value, kept))
             self.mean.optimization_step = int(state["steps"])

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from gift.errors import NonFiniteError
+from gift.models import DenoisingModel
+from gift.sharding import Shares, share_like, whole, whole_tree
 from gift.training.averaging import Average
 from gift.training.loop import Logs
 from gift.training.updates import Updater
@@ -21,8 +23,9 @@ class TrainingRun(ABC):
         average: of the weights, which is released in their stead; nothing by default.
     """
 
-    def __init__(self, weights: dict[str, nn.Parameter]) -> None:
-        self.weights = weights
+    def __init__(self, model: DenoisingModel, weights: dict[str, nn.Parameter]) -> None:
+        self.shares = Shares(model, weights)
+        self.weights = self.shares.weights
         self.updaters: dict[str, Updater] = {}
         self.average = Average((), None)
 
@@ -51,9 +54,9 @@ class TrainingRun(ABC):
         """Weights, optimisers and the rest; `check` comes first."""
         self.check()
         return {
-            "weights": {name: p.detach() for name, p in self.weights.items()},
-            "updaters": {name: updater.state() for name, updater in self.updaters.items()},
-            "average": self.average.state(),
+            "weights": {name: whole(p.detach()) for name, p in self.weights.items()},
+            "updaters": {name: whole_tree(updater.state()) for name, updater in self.updaters.items()},
+            "average": whole_tree(self.average.state()),
             "extra": self.extra_state(),
         }
 
@@ -61,7 +64,7 @@ class TrainingRun(ABC):
     def load_state(self, state: dict[str, Any]) -> None:
         """Takes up a checkpoint."""
         for name, parameter in self.weights.items():
-            parameter.copy_(state["weights"][name])
+            parameter.copy_(share_like(state["weights"][name], parameter))
         for name, updater in self.updaters.items():
             updater.load_state(state["updaters"][name])
         self.average.load_state(state["average"])

@@ -13,6 +13,7 @@ from torch import nn
 
 from gift.errors import GiftError, NonFiniteError
 from gift.parallel import average_gradients
+from gift.sharding import share_like, whole
 
 OptimiserName = Literal["adamw", "adam", "sgd", "adafactor", "adamw8bit"]
 ScheduleName = Literal["constant", "cosine", "linear"]
@@ -134,7 +135,7 @@ class Updater:
             NonFiniteError: a gradient is not finite, and no smaller scale of the loss would mend it; nothing was changed.
         """
         limit = self.clip if self.clip is not None else float("inf")
-        norm = nn.utils.clip_grad_norm_(self.parameters, limit)
+        norm = whole(nn.utils.clip_grad_norm_(self.parameters, limit))
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate * factor
         scale = self.scaler.get_scale() if self.scaler else SMALLEST_SCALE
@@ -160,6 +161,11 @@ class Updater:
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Takes up a checkpoint's state."""
-        self.optimiser.load_state_dict({key: value for key, value in state.items() if key != "scaler"})
+
+        def taken(number: int, part: Any) -> Any:
+            return share_like(part, self.parameters[number]) if torch.is_tensor(part) else part
+
+        kept = {n: {key: taken(int(n), part) for key, part in of.items()} for n, of in state["state"].items()}
+        self.optimiser.load_state_dict({"state": kept, "param_groups": state["param_groups"]})
         if self.scaler and "scaler" in state:
             self.scaler.load_state_dict(state["scaler"])
