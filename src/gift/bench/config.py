@@ -44,7 +44,7 @@ class DemoConfig(BaseModel):
     attacks: tuple[str, ...] = Field(default=("lora", "full"), min_length=1)
     methods: tuple[str, ...] = Field(default=tuple(METHODS), description="original and esd are always among them: the controls")
     concept_pictures: int = Field(default=48, ge=2, description="drawn for D_h")
-    safe_pictures: int = Field(default=192, ge=2, description="drawn for D_s")
+    safe_pictures: int = Field(default=512, ge=2, description="drawn for D_s")
     attack_pictures: int = Field(default=48, ge=2, description="the attacker's")
     evaluation_pictures: int = Field(default=30, ge=2, description="a concept score")
     safe_evaluation_pictures: int = Field(default=120, ge=4, description="safe accuracy, FID, KID")

@@ -72,7 +72,7 @@ class Sizes(_Part):
     """How many pictures; all are choices."""
 
     concept_pictures: int = Field(default=48, ge=2, description="drawn for D_h")
-    safe_pictures: int = Field(default=192, ge=2, description="drawn for D_s")
+    safe_pictures: int = Field(default=512, ge=2, description="drawn for D_s")
     attack_pictures: int = Field(default=48, ge=2, description="the attacker's")
     evaluation_pictures: int = Field(default=36, ge=2, description="a concept score")
     safe_evaluation_pictures: int = Field(default=120, ge=4, description="safe accuracy, FID, KID")

@@ -51,7 +51,7 @@ class ImmunizeConfig(_TrainingConfig):
     safe_images: Path | None = None
     balance: list[Share] | None = None
     concept_pictures: int = Field(default=64, ge=2)
-    safe_pictures: int = Field(default=192, ge=2)
+    safe_pictures: int = Field(default=512, ge=2)
     skip_bad_images: bool = False
     options: dict[str, Any] = Field(default_factory=dict)
 

@@ -8,9 +8,12 @@ from gift.immunizers.imma import Imma
 from gift.immunizers.joint import Joint
 from gift.immunizers.none import Nothing
 from gift.immunizers.original import Original
+from gift.immunizers.pgu import Pgu
+from gift.immunizers.repnoise import RepNoise
 from gift.immunizers.simulated import Attacker
+from gift.immunizers.uce import Uce
 
-IMMUNIZERS: dict[str, type[Immunizer]] = {kind.name: kind for kind in (Nothing, Esd, Ascent, Joint, Imma, Gift)}
+IMMUNIZERS: dict[str, type[Immunizer]] = {kind.name: kind for kind in (Nothing, Esd, Uce, Ascent, Joint, RepNoise, Imma, Pgu, Gift)}
 
 __all__ = [
     "IMMUNIZERS",
@@ -24,5 +27,8 @@ __all__ = [
     "Method",
     "Nothing",
     "Original",
+    "Pgu",
+    "RepNoise",
     "Task",
+    "Uce",
 ]

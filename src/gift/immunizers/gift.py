@@ -58,7 +58,7 @@ class Gift(Immunizer):
     safe_target: SafeTarget = Field(
         default="reference", description="lower level: the training target, or theta_0's output (distillation; choice)"
     )
-    settle_steps: int = Field(default=200, ge=0, description="safe-only steps at the end, the rate falling to zero (choice)")
+    settle_steps: int = Field(default=400, ge=0, description="safe-only steps at the end, the rate falling to zero (choice)")
     train: str = Field(default="all", description="weights that move")
 
     @model_validator(mode="after")

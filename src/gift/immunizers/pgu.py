@@ -31,7 +31,9 @@ class Pgu(Immunizer):
 
     name: ClassVar[str] = "pgu"
     title: ClassVar[str] = "PGU"
-    about: ClassVar[str] = "Raises the concept's loss by updates that leave alone what the layers do to safe inputs; for use after ESD."
+    about: ClassVar[str] = (
+        "Raises the concept's loss by updates that leave alone what the layers do to safe inputs; for use after ESD."
+    )
 
     steps: int = Field(default=100, ge=0, description="steps (choice)")
     rate: Rate = Field(default=5e-4, description="learning rate (choice)")
@@ -55,9 +57,75 @@ class PguRun(Method):
         super().__init__(task, how.train)
         self.how = how
         layers = linear_layers(task.model, self.weights)
-        self.weights = {name: self.weights[name].requires_grad_(name in layers) for name in layers}
+        for name, weight in self.weights.items():
+            weight.requires_grad_(name in layers)
+        self.weights = {name: self.weights[name] for name in layers}
         generator = torch.Generator().manual_seed(task.seed)
-        self.core = core_space(
-            task.model, task.safe.some(how.core_pictures, generator), layers, how.energy, how.batch_size, generator
-        )
+        safe = task.safe.some(how.core_pictures, generator)
+        self.core = core_space(task.model, safe, layers, how.energy, how.batch_size, generator)
         self.updaters["pgu"] = Updater(self.weights.values(), rate=how.rate, accelerator=task.accelerator)
+
+    def step(self, index: int, generator: torch.Generator) -> Logs:
+        """One step up the concept's loss, beside the core space."""
+        latents, cond = self.task.concept.batch(self.how.batch_size, generator)
+        loss = self.task.model.mean_loss(latents, cond, generator)
+        updater = self.updaters["pgu"]
+        updater.gradients(-bounded(loss, self.how.bound, self.how.ceiling))
+        for name, weight in self.weights.items():
+            if weight.grad is not None:
+                take_out(weight.grad, self.core[name])
+        before = [weight.detach().clone() for weight in self.weights.values()]
+        updater.apply()
+        with torch.no_grad():
+            for (name, weight), old in zip(self.weights.items(), before, strict=True):
+                moved = weight - old
+                take_out(moved, self.core[name])
+                weight.copy_(old + moved)
+        return {"concept": loss.item()}
+
+
+def take_out(change: torch.Tensor, core: torch.Tensor) -> None:
+    """change <- change (I - U U^T), in place.
+
+    Args:
+        change: of a linear layer's weight, (out, in).
+        core: U, orthonormal columns (in, k).
+    """
+    change.sub_((change @ core) @ core.T)
+
+
+@torch.no_grad()
+def core_space(
+    model: DenoisingModel, data: LatentSet, layers: dict[str, nn.Linear], energy: float, batch_size: int, generator: torch.Generator
+) -> dict[str, torch.Tensor]:
+    """The core space of every layer's inputs.
+
+    Args:
+        model: whose forwards are watched, on each picture once with noise and timestep of the objective.
+        data: the pictures.
+        layers: linear layers by name.
+        energy: share of the inputs' squared norm that the space holds at least.
+        batch_size: pictures a forward.
+        generator: of noise and timesteps.
+
+    Returns:
+        For each layer U, orthonormal columns (in, k), k as small as can be.
+    """
+    moments: dict[str, torch.Tensor] = {}
+
+    def see(name: str, given: torch.Tensor) -> None:
+        rows = given.flatten(0, -2).double()
+        moments[name] = moments.get(name, 0.0) + rows.T @ rows
+
+    with watching_inputs(layers, see):
+        for pick in torch.arange(len(data)).split(batch_size):
+            latents, cond = data.at(pick)
+            noised = model.noised(latents, generator)
+            model.predict(noised.latents, noised.timesteps, cond)
+    core = {}
+    for name, moment in moments.items():
+        values, directions = torch.linalg.eigh(moment)
+        shares = values.flip(0).clamp(min=0).cumsum(0) / values.clamp(min=0).sum().clamp(min=1e-300)
+        count = int((shares < energy).sum()) + 1
+        core[name] = directions.flip(1)[:, :count].to(layers[name].weight)
+    return core

@@ -30,6 +30,7 @@ SEPARATE = Groups(
         "cross-attention": r"\battn2\.",
         "non-cross-attention": r"^(?!.*\battn2\.)",
         "attention-projections": r"\battn[12]\.to_(q|k|v|out)\b",
+        "text-inputs": r"\battn2\.to_[kv]\.weight$",
     },
     layers={
         "attention": r"\.attn[12]$",
@@ -49,12 +50,14 @@ JOINT = Groups(
         "cross-attention": _TEXT,
         "non-cross-attention": rf"^(?!.*(?:{_TEXT}))",
         "attention-projections": r"\battn2?\.(?:to_(?:q|k|v|out|add_out)|add_[qkv]_proj)\b",
+        "text-inputs": r"^(?:context_embedder|txt_in|time_text_embed\.text_embedder\.linear_1)\.weight$",
     },
     layers={"attention": r"\.attn2?$", "cross-attention": r"\.attn$", "self-attention": r"\.attn2$"},
 )
 """Denoisers whose text and picture attend to both in one `attn` (MM-DiT: SD3, FLUX, Qwen-Image), and in SD3.5 medium to the picture
 alone in `attn2`. Their 'cross-attention' is what text passes through: the text's own projections there, and all of the attention in
-FLUX's single-stream blocks, where text and picture share them; as a layer, the joint attention's output for the picture."""
+FLUX's single-stream blocks, where text and picture share them; as a layer, the joint attention's output for the picture. Their
+'text-inputs' take the encoder's states in, and its summary, where there is one."""
 
 JOINT_LORA_TARGETS = ("add_k_proj", "add_q_proj", "add_v_proj", "to_add_out")
 """The text's projections in the joint attention, which diffusers' LoRA trainers for SD3 and FLUX adapt, too."""
