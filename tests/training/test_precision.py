@@ -248,3 +248,9 @@ def test_a_compiler_that_is_not_there_or_fails(random_model: StableDiffusion, co
     torch._dynamo.register_backend(name="broken")(broken)
     with pytest.raises(GiftError, match=r"torch\.compile with 'broken' failed \(no compiler\); mend that or leave"):
         Full(steps=1)(random_model, concept_set, saving=Saving(compile="broken"))
+
+
+def test_deepspeed_is_refused(random_model: StableDiffusion, concept_set: LatentSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with pytest.raises(GiftError, match="DeepSpeed is not supported; launch with FSDP instead"):
+        Full(steps=1)(random_model, concept_set)

@@ -31,9 +31,7 @@ class Pgu(Immunizer):
 
     name: ClassVar[str] = "pgu"
     title: ClassVar[str] = "PGU"
-    about: ClassVar[str] = (
-        "Raises the concept's loss by updates that leave alone what the layers do to safe inputs; for use after ESD."
-    )
+    about: ClassVar[str] = "Raises the concept's loss without changing what layers do to safe inputs; for use after ESD."
 
     steps: int = Field(default=100, ge=0, description="steps (choice)")
     rate: Rate = Field(default=5e-4, description="learning rate (choice)")

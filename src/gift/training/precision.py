@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -23,6 +24,8 @@ def make_accelerator(model: DenoisingModel) -> Accelerator:
     Raises:
         GiftError: the launcher asks for what this device can't do.
     """
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() in {"1", "true", "yes"}:
+        raise GiftError("DeepSpeed is not supported; launch with FSDP instead, which shares out the same (docs/distributed.md)")
     try:
         return Accelerator(cpu=model.device.type == "cpu")
     except (ValueError, RuntimeError, ImportError) as error:
