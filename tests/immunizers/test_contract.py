@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from gift.data.latents import LatentSet
 from gift.errors import GiftError, Interrupted, NonFiniteError
-from gift.immunizers import IMMUNIZERS, Ascent, Attacker, Esd, Gift, Imma, Immunizer, Joint, Nothing
+from gift.immunizers import IMMUNIZERS, Ascent, Attacker, Esd, Gift, Imma, Immunizer, Joint, Nothing, Pgu, RepNoise, Uce
 from gift.models import DenoisingModel
 from gift.models.sd import StableDiffusion
 from gift.settings import make_immunizers
@@ -27,7 +27,9 @@ MOVING: list[Immunizer] = [
     Ascent(steps=4, batch_size=2, bound="hinge"),
     Joint(steps=4, batch_size=2),
     Joint(steps=4, batch_size=2, noise_weight=0.5, noise="matched", distance="mmd"),
+    RepNoise(steps=4, batch_size=2),
     Imma(steps=4, batch_size=2, rank=2),
+    Pgu(steps=4, batch_size=2),
     Gift.plain(steps=4, batch_size=2),
     Gift.plain(steps=3, settle_steps=1, safe_steps=2, batch_size=2, noise_weight=0.5, noise="matched", rescale=1.0),
     Gift(steps=3, settle_steps=1, batch_size=2, attacker=ATTACKER),
@@ -35,7 +37,10 @@ MOVING: list[Immunizer] = [
     Gift.plain(steps=4, batch_size=2, attacker=Attacker(steps=2, batch_size=2, kinds=("full",), optimisers=("sgd", "adam"))),
     Gift(steps=3, settle_steps=1, batch_size=2, attacker=ATTACKER, adapter_rank=2, project_on="momentum"),
 ]
-ALL: list[Immunizer] = [Nothing(), *MOVING]
+CHANGING: list[Immunizer] = [Uce(batch_size=1), *MOVING]
+"""With those of one step, which draws nothing and has no loss."""
+ALL: list[Immunizer] = [Nothing(), *CHANGING]
+changing = pytest.mark.parametrize("how", CHANGING, ids=repr)
 moving = pytest.mark.parametrize("how", MOVING, ids=repr)
 every = pytest.mark.parametrize("how", ALL, ids=repr)
 Sets = tuple[LatentSet, LatentSet]
@@ -92,7 +97,7 @@ def test_zero_steps_saved_and_loaded_are_bit_identical(
     assert (picture(opened) == picture(random_model.pipeline)).all()
 
 
-@moving
+@changing
 def test_the_result_opens_in_plain_diffusers(random_model: StableDiffusion, sets: Sets, tmp_path: Path, how: Immunizer) -> None:
     out = how(random_model, *sets)
     opened = StableDiffusionPipeline.from_pretrained(out.save(tmp_path / "m"))
@@ -146,7 +151,7 @@ def test_a_loss_of_nan_stops_the_run(
     assert all(torch.isfinite(tensor).all() for tensor in found[1]["stepper"]["weights"].values())
 
 
-@moving
+@changing
 def test_weights_of_nan_are_never_handed_out(random_model: StableDiffusion, sets: Sets, how: Immunizer) -> None:
     with torch.no_grad():
         random_model.pipeline.unet.conv_out.bias.fill_(float("nan"))
@@ -182,7 +187,7 @@ def test_what_uses_no_safe_set_does_not_depend_on_it(random_model: StableDiffusi
 def test_methods_follow_each_other(random_model: StableDiffusion, sets: Sets) -> None:
     model: DenoisingModel = random_model
     before = state_of(random_model)
-    for how in MOVING:
+    for how in CHANGING:
         model = how(model, *sets)
     assert state_of(model).keys() == before.keys()
     assert same_state(state_of(random_model), before)

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from gift.data.latents import LatentSet
-from gift.immunizers import Ascent, Attacker, Esd, Gift, Imma, Immunizer, Joint
+from gift.immunizers import Ascent, Attacker, Esd, Gift, Imma, Immunizer, Joint, Pgu, Uce
 from gift.immunizers.base import Method, Task
 from gift.immunizers.gift import GiftRun
 from gift.immunizers.imma import ADAPTER, ImmaRun
@@ -237,6 +237,8 @@ def names_matching(state: State, *words: str) -> set[str]:
         (Imma(steps=2, batch_size=1), (".to_q.", ".to_k.", ".to_v.", ".to_out."), True),
         (Esd(steps=2, batch_size=1, sampler_steps=2, variant="x"), (".attn2.",), True),
         (Esd(steps=2, batch_size=1, sampler_steps=2, variant="u"), (".attn2.",), False),
+        (Uce(), (".attn2.to_k.", ".attn2.to_v."), True),
+        (Pgu(steps=2, batch_size=1, train="cross-attention"), (".attn2.to_",), True),
         (Ascent(steps=2, batch_size=1, train="cross-attention"), (".attn2.",), True),
         (Joint(steps=2, batch_size=1, train="^mid_block"), ("mid_block.",), True),
         (
@@ -268,6 +270,7 @@ def test_only_the_chosen_weights_move(
         Gift.plain(steps=15, batch_size=4, immunize_rate=2e-3, project=False),
         Gift.plain(steps=15, batch_size=4, immunize_rate=2e-3, project=False, attacker=Attacker(steps=1, batch_size=2)),
         Imma(steps=15, batch_size=4, immunize_rate=1e-2),
+        Pgu(steps=15, batch_size=4, rate=1e-2),
     ],
     ids=repr,
 )

@@ -21,6 +21,7 @@ RULES: dict[str, Callable[[str], bool]] = {
     "cross-attention": lambda name: ".attn2." in name,
     "non-cross-attention": lambda name: ".attn2." not in name,
     "attention-projections": lambda name: any(f".attn{n}.to_{part}." in name for n in (1, 2) for part in ("q", "k", "v", "out")),
+    "text-inputs": lambda name: name.endswith((".attn2.to_k.weight", ".attn2.to_v.weight")),
     r"attn2\.to_k\.weight$": lambda name: name.endswith("attn2.to_k.weight"),
     "^mid_block": lambda name: name.startswith("mid_block."),
 }
@@ -80,6 +81,7 @@ def test_in_joint_attention_text_has_projections_of_its_own(make: Callable[[], n
     assert set(named_by(denoiser, "attention")) == attention
     assert set(named_by(denoiser, "attention-projections")) == {name for name in attention if ".norm_" not in name}
     assert not any(".attn2." in name for name in text)
+    assert {name.split(".")[0] for name in named_by(denoiser, "text-inputs")} == {"context_embedder", "time_text_embed"}
 
 
 @pytest.mark.parametrize(("layers", "ends"), [("attention", (".attn", ".attn2")), ("cross-attention", (".attn",))])
