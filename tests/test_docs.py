@@ -51,7 +51,7 @@ def promises(contract: ModuleType, *rows: pytest.MarkDecorator) -> list[Any]:
 
 
 ATTACK_PROMISES = promises(attacks, attacks.every)
-IMMUNIZER_PROMISES = promises(immunizers, immunizers.every, immunizers.moving)
+IMMUNIZER_PROMISES = promises(immunizers, immunizers.every, immunizers.changing, immunizers.moving)
 
 
 @pytest.fixture

@@ -96,7 +96,7 @@ def test_verbs_for_one_process_say_so(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 def test_one_process_has_all_of_it() -> None:
     values = torch.tensor([1.0, 2.0, 6.0], requires_grad=True)
-    assert mean_over_all(values[share(3)], 3).item() == 3
+    assert mean_over_all(values[share(3)].sum(), 3).item() == 3
     parameter = torch.nn.Parameter(torch.zeros(2))
     average_gradients([parameter])
     assert parameter.grad is None
@@ -110,7 +110,7 @@ torch.distributed.init_process_group("gloo")
 rank = torch.distributed.get_rank()
 weight = torch.nn.Parameter(torch.tensor(2.0))
 rows = torch.tensor([1.0, 3.0, 5.0, 7.0, 11.0])
-mean = mean_over_all((weight * rows[share(5)]) ** 2, 5)
+mean = mean_over_all(((weight * rows[share(5)]) ** 2).sum(), 5)
 torch.log1p(mean).backward()
 average_gradients([weight])
 found = {"mean": mean.detach(), "grad": weight.grad, "told": torch.tensor([anywhere(rank == 1), anywhere(False)])}
