@@ -1,7 +1,7 @@
 """Twins that never saw a concept: the bundled model's recipe without some of its pictures and captions.
 
-How fast an attack teaches such a twin is the natural limit of resistance. Twins are not shipped; their curves are
-(`docs/results.md`).
+How fast an attack teaches such a twin is the natural limit of resistance. Twins are not shipped; `limit` writes their curves to
+the package's `never_learned.json`.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ def immunize(
             model draws its own.
         safe_images: a folder of pictures to keep; without it the model draws its own.
         concept_pictures: how many pictures of the concept are drawn (choice); of several concepts together, at least 16 of each.
-        safe_pictures: how many safe pictures are drawn (choice; see docs/results.md).
+        safe_pictures: how many safe pictures are drawn (choice).
         balance: of several concepts each one's share of a batch; equal shares by default.
         skip_bad_images: go on without pictures that can't be read, rather than stop.
         cache: where encoded pictures are kept.

@@ -7,7 +7,6 @@ PyTorch's own (`fully_shard`, FSDP2): each block of the denoiser is put together
 from __future__ import annotations
 
 import copy
-import os
 from typing import Any
 
 import torch
@@ -17,12 +16,12 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from gift.errors import GiftError
 from gift.models import DenoisingModel
-from gift.parallel import launched
+from gift.parallel import flagged, launched
 
 
 def wanted() -> bool:
     """Whether several processes were launched that shall share out the weights."""
-    return launched() > 1 and os.environ.get("ACCELERATE_USE_FSDP", "").lower() in {"1", "true", "yes"}
+    return launched() > 1 and flagged("ACCELERATE_USE_FSDP")
 
 
 def refuse(what: str, remedy: str) -> None:
@@ -74,9 +73,9 @@ class Shares:
             return
         if model.scaler is not None:
             refuse("fp16", "use bf16")
-        denoiser: Any = model.denoiser
-        if denoiser._compiled_call_impl is not None:
+        if model.compiled:
             refuse("torch.compile", "leave compile out")
+        denoiser = model.denoiser
         hollow = {id(p): nn.Parameter(p.detach().to("meta"), requires_grad=p.requires_grad) for p in denoiser.parameters()}
         self.empty = copy.deepcopy(denoiser, dict(hollow))  # the plain module without weights, to come back to
         from torch.distributed.device_mesh import init_device_mesh

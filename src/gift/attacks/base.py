@@ -18,9 +18,9 @@ from gift.attacks.tuning import FineTuning
 from gift.data.latents import LatentSet
 from gift.errors import GiftError
 from gift.models import DenoisingModel
-from gift.training.averaging import Average
+from gift.sharding import refuse
 from gift.training.checkpoint import Checkpoints
-from gift.training.loop import Logs, run
+from gift.training.loop import Logs
 from gift.training.measure import Meter
 from gift.training.precision import EXACT, Saving, make_accelerator
 from gift.training.progress import Reporter
@@ -167,6 +167,8 @@ class Attack(BaseModel, ABC):
             raise GiftError(f"attack '{self.name}' with these options needs harmless pictures, too; give them as harmless=")
         if self.needs_base and base is None:
             raise GiftError(f"attack '{self.name}' needs a public base model; give it as base=")
+        if type(self).prepare is not Attack.prepare:
+            refuse(f"attack '{self.name}'", "use lora, full or dreambooth")
         work = self.start(model, base)
         work.denoiser.train()
         accelerator = accelerator or make_accelerator(model)
@@ -175,8 +177,6 @@ class Attack(BaseModel, ABC):
 
         def after(done: int) -> None:
             nonlocal watching
-            if done:
-                fine_tuning.average.step()
             if observe and done in at:
                 began = time.perf_counter()
                 with fine_tuning.average.shown():
@@ -189,20 +189,10 @@ class Attack(BaseModel, ABC):
             prior = self.prior_term(model, data, seed) if self.steps else None
             torch.manual_seed(seed)  # peft draws the adapter's first weights from the global generator
             fine_tuning = FineTuning(self, work, data, accelerator, harmless=harmless, prior=prior, base=base, seed=seed)
-            fine_tuning.average = Average(list(fine_tuning.weights.values()), saving.ema)
-            with saving.explained():
-                logs = run(
-                    fine_tuning,
-                    steps=self.steps,
-                    seed=seed,
-                    title=self.name,
-                    checkpoints=checkpoints,
-                    reporter=reporter,
-                    after=after,
-                )
+            logs = fine_tuning.carry_out(
+                saving, steps=self.steps, seed=seed, title=self.name, checkpoints=checkpoints, reporter=reporter, after=after
+            )
         fine_tuning.check()
-        fine_tuning.average.take()
-        fine_tuning.shares.undo()
         saving.release(work)
         self.release(work)
         attacked = self.shown(model, work, fine_tuning.weights)

@@ -9,7 +9,6 @@ from accelerate import Accelerator
 
 from gift.data.latents import LatentSet, join_sets
 from gift.models import DenoisingModel
-from gift.sharding import refuse
 from gift.training.loop import Logs
 from gift.training.method import TrainingRun
 from gift.training.updates import Updater, scheduled
@@ -33,10 +32,6 @@ class FineTuning(TrainingRun):
         base: DenoisingModel | None = None,
         seed: int = 0,
     ) -> None:
-        from gift.attacks.base import Attack
-
-        if type(how).prepare is not Attack.prepare:
-            refuse(f"attack '{how.name}'", "use lora, full or dreambooth")
         super().__init__(model, how.attach(model))
         self.how, self.model, self.base, self.prior, self.seed = how, model, base, prior, seed
         self.data, self.harmless = data.reworded(model, how.word), harmless

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from gift.attacks import Attack
-from gift.bench.config import widest
+from gift.bench.config import Where, widest
 from gift.bench.context import Context, embedder, opened
 from gift.bench.grid import ORIGINAL, WORST, Grid, MethodEntry
 from gift.bench.harmless import harmless_concept
@@ -33,6 +34,11 @@ class Defence:
         """For the reader."""
         names = "+".join(method.name for method in self.chain) or ORIGINAL
         return f"{names} against {' and '.join(self.group)}" if self.group else names
+
+    @property
+    def undone(self) -> Defence:
+        """The original's weights beside the same concepts."""
+        return replace(self, chain=())
 
     @property
     def about(self) -> dict[str, Any]:
@@ -80,6 +86,15 @@ class Corner:
         self.places = {"model": model, "base": grid.base or model}
         self.base = opened(grid.base)[1] if grid.base else context.identity
         self.original = self.score(UNDEFENDED)
+        # Found once a group, though every attack and embedder asks.
+        self.taught, self.near = cache(self._taught), cache(self._near)
+
+    def _taught(self, group: tuple[str, ...]) -> dict[Where, str]:
+        config, bench = self.grid.harmless, self.beside(group)
+        return {where: harmless_concept(bench, where, self.grid.sizes.safe_pictures) for where in config.places} if config else {}
+
+    def _near(self, group: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(str, neighbours(self.beside(group)))) if self.grid.sizes.neighbour_pictures else ()
 
     def piece(
         self, kind: Any, what: str, settings: dict[str, Any], needs: dict[str, Piece | None], places: Mapping[str, str] = NOWHERE
@@ -120,17 +135,16 @@ class Corner:
     def price(self, by: Defence) -> Piece:
         """What the defence costs elsewhere, beside the original."""
         settings = {"recogniser": self.recogniser, "pictures": self.grid.sizes.safe_evaluation_pictures, **by.about}
-        needs = {"defence": self.defence(by), "original": self.price(replace(by, chain=())) if by.chain else None}
+        needs = {"defence": self.defence(by), "original": self.price(by.undone) if by.chain else None}
         return self.piece("price", by.words, settings, needs)
 
     def harmless(self, by: Defence) -> dict[str, Piece]:
         """What a defence does to the learning of harmless objects, by where those lie; nothing if the grid asks for nothing."""
         if self.grid.harmless is None:
             return {}
-        how, bench = self.grid.teaching(), self.beside(by)
+        how = self.grid.teaching()
         out: dict[str, Piece] = {}
-        for where in self.grid.harmless.places:
-            name = harmless_concept(bench, where, self.grid.sizes.safe_pictures)
+        for where, name in self.taught(by.group).items():
             settings = {"harmless": name, "pictures": self.grid.harmless.pictures, "drawn": self.grid.harmless.drawn}
             settings["recogniser"] = self.recogniser
             settings |= {"attack": how.name, "arguments": how.model_dump(mode="json")}
@@ -159,12 +173,11 @@ class Corner:
 
     def neighbours(self, by: Defence) -> Piece | None:
         """How well the concept's neighbours are drawn, those that are no part of the group; None where they are not asked for."""
-        bench, pictures = self.beside(by), self.grid.sizes.neighbour_pictures
-        near = neighbours(bench) if pictures else []
+        pictures, near = self.grid.sizes.neighbour_pictures, self.near(by.group)
         if not near:
             return None
-        settings = {"recogniser": self.recogniser, "near": [str(concept) for concept in near], "pictures": pictures}
-        settings |= {"together": [str(concept) for concept in bench.concepts[1:]]} if by.group else {}
+        settings: dict[str, Any] = {"recogniser": self.recogniser, "near": list(near), "pictures": pictures}
+        settings |= {"together": [str(concept) for concept in self.beside(by.group).concepts[1:]]} if by.group else {}
         return self.piece("neighbours", by.words, settings, {"defence": self.defence(by)})
 
     def likeness(self, which: str, drawn: Piece, of: str, pictures: int) -> Piece:
@@ -181,7 +194,7 @@ class Corner:
             key = embedder(which).key
             out[f"likeness {key}"] = self.likeness(which, attack, self.concept, taught)
             out[f"likeness {key}, control"] = self.likeness(which, control, self.concept, taught)
-            for end, pieces in (("", self.harmless(by)), (", original", self.harmless(replace(by, chain=())))):
+            for end, pieces in (("", self.harmless(by)), (", original", self.harmless(by.undone))):
                 for where, piece in pieces.items():
                     n = piece.settings["pictures"]
                     out[f"likeness {key}, harmless {where}{end}"] = self.likeness(which, piece, piece.settings["harmless"], n)
@@ -189,7 +202,7 @@ class Corner:
 
     def shifts(self, by: Defence) -> dict[str, Piece]:
         """How far pictures of other prompts moved from the original's, by every embedder."""
-        needs: dict[str, Piece | None] = {"price": self.price(by), "original": self.price(replace(by, chain=()))}
+        needs: dict[str, Piece | None] = {"price": self.price(by), "original": self.price(by.undone)}
         return {
             f"shift {embedder(which).key}": self.piece(
                 "shift",
@@ -201,9 +214,9 @@ class Corner:
             for which in self.grid.similarity
         }
 
-    def beside(self, by: Defence) -> Workbench:
-        """The concept's workbench, with the others of its group behind it."""
-        return Context.of(self.model, self.concept, self.seed, [name for name in by.group if name != self.concept]).bench
+    def beside(self, group: Sequence[str]) -> Workbench:
+        """The concept's workbench, with the others of a group behind it."""
+        return Context.of(self.model, self.concept, self.seed, [name for name in group if name != self.concept]).bench
 
     def attack_sizes(self) -> list[int]:
         """What an attack sees and what it is scored on."""
@@ -236,11 +249,11 @@ class Corner:
             defence = self.defence(by)
             shared = {"original": self.original, "score": self.score(by), "price": self.price(by)}
             shared |= {"defence": defence} if defence else {}
-            near, nearest = self.neighbours(by), self.neighbours(replace(by, chain=()))
+            near, nearest = self.neighbours(by), self.neighbours(by.undone)
             shared |= {"neighbours": near, "neighbours, original": nearest} if near and nearest else {}
             shared |= self.shifts(by)
             shared |= {f"harmless {where}": piece for where, piece in self.harmless(by).items()}
-            shared |= {f"harmless {where}, original": piece for where, piece in self.harmless(replace(by, chain=())).items()}
+            shared |= {f"harmless {where}, original": piece for where, piece in self.harmless(by.undone).items()}
             runs: list[tuple[str, Attack, Attack | None, Piece | None]] = [(a.label, how, how, None) for a, how in attacks]
             if entry.label in searched:
                 runs.append((WORST, attacks[0][1], None, self.search(by, attacks[0][1])))

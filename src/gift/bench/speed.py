@@ -17,7 +17,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 
 from gift.attacks import Full
 from gift.attacks.base import FineTuning
@@ -28,6 +27,7 @@ from gift.immunizers import Gift, Imma, Immunizer, Task
 from gift.models import DenoisingModel, load
 from gift.training.loop import step_generator
 from gift.training.measure import Meter
+from gift.training.precision import make_accelerator
 
 BATCH = 16
 CONTENDERS: dict[str, Immunizer] = {
@@ -45,7 +45,7 @@ def materials(model: DenoisingModel) -> tuple[LatentSet, LatentSet]:
 
 def contender(name: str, model: DenoisingModel, concept: LatentSet, safe: LatentSet) -> Callable[[int], object]:
     """A function that takes one step of 'plain' or of a defence, on a copy."""
-    accelerator = Accelerator(cpu=model.device.type == "cpu")
+    accelerator = make_accelerator(model)
     copy = model.copy()
     copy.denoiser.train()
     stepper: Any

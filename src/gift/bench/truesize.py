@@ -16,7 +16,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
@@ -30,7 +29,7 @@ from gift.models import DenoisingModel
 from gift.models.loading import FAMILIES
 from gift.training.loop import step_generator
 from gift.training.measure import Meter
-from gift.training.precision import Saving
+from gift.training.precision import Saving, make_accelerator
 
 TOKENS = 77
 PIPELINES = {"sd15": "StableDiffusionPipeline", "sdxl": "StableDiffusionXLPipeline", "small": "StableDiffusionPipeline"}
@@ -121,7 +120,7 @@ def measure(name: str, given: argparse.Namespace) -> dict[str, Any]:
     """One contender's seconds a step and peak memory, in this process."""
     model = random_model(given.size, given.device)
     data = random_set(model)
-    accelerator = Accelerator(cpu=given.device == "cpu")
+    accelerator = make_accelerator(model)
     Saving(precision=given.precision, gradient_checkpointing=not given.keep_activations).apply(model, accelerator)
     model.denoiser.train()
     how = contenders(given.steps + 1, given.batch)[name]
@@ -154,7 +153,7 @@ def apart(name: str, command: list[str]) -> dict[str, Any]:
     """
     done = subprocess.run([*command, "--only", name], stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"'{name}' ended with code {done.returncode}; is there enough memory? see --small, --batch and --device")
+        raise SystemExit(f"'{name}' ended with code {done.returncode}; is there enough memory? see --size, --batch and --device")
     return dict(json.loads(done.stdout.strip().splitlines()[-1]))
 
 

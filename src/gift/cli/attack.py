@@ -69,8 +69,8 @@ def attack(
         "steps": steps,
         "concept_images": concept_images,
         "seed": seed,
+        "tracker": tracker,
     }
-    flags["tracker"] = tracker
     flags |= saving(
         precision=precision, gradient_checkpointing=gradient_checkpointing, accumulate=accumulate, ema=ema, compile=compile_with
     )

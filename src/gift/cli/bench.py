@@ -105,6 +105,9 @@ def table(summary: dict[str, Any], wide: bool = False) -> Table:
     """
     from rich.table import Table as RichTable
 
+    from gift.bench.never import NAME
+    from gift.bench.summary import limits
+
     title = "means over concepts and seeds" + (", with 95 % intervals" if wide else "")
     out = RichTable(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
     several = len({group["model"] for group in summary["groups"]}) > 1
@@ -122,11 +125,9 @@ def table(summary: dict[str, Any], wide: bool = False) -> Table:
         seconds = [f"{costs[side]['seconds']:.0f}" for side in ("defence", "attack")]
         price = [_cell(means["safe_accuracy"], wide), _cell(means["fid"], wide), _cell(gap, wide)]
         out.add_row(*who, *shown, f"{recovered['cells']}/{recovered['of']}", *price, *seconds)
-    from gift.bench.summary import limits
-
     for attack, limit in limits(summary).items():
         least = [f"{limit[key]:.2f}" for key in ("score_after", "area", "reduction")]
-        out.add_row(*([""] if several else []), "never learned", attack, "0.00", *least)
+        out.add_row(*([""] if several else []), NAME, attack, "0.00", *least)
     return out
 
 

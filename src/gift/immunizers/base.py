@@ -15,9 +15,7 @@ from gift.errors import NonFiniteError
 from gift.models import DenoisingModel
 from gift.models.lora import attach_lora, detach_lora, has_lora, merge_lora, switch_lora
 from gift.models.parameters import select_parameters
-from gift.training.averaging import Average
 from gift.training.checkpoint import Checkpoints
-from gift.training.loop import run
 from gift.training.method import TrainingRun
 from gift.training.precision import EXACT, Saving, make_accelerator
 from gift.training.progress import Reporter
@@ -134,20 +132,10 @@ class Immunizer(BaseModel, ABC):
             saving.apply(out, accelerator)
             with saving.explained():
                 method = self.begin(Task(out, concept, safe, accelerator, seed, self.adapter_rank))
-            average = method.average = Average(list(method.weights.values()), saving.ema)
             try:
-                with saving.explained():
-                    run(
-                        method,
-                        steps=self.total_steps,
-                        seed=seed,
-                        title=self.name,
-                        checkpoints=checkpoints,
-                        reporter=reporter,
-                        after=lambda done: average.step() if done else None,
-                    )
-                average.take()
-                method.shares.undo()
+                method.carry_out(
+                    saving, steps=self.total_steps, seed=seed, title=self.name, checkpoints=checkpoints, reporter=reporter
+                )
                 method.finish()
             finally:
                 method.close()

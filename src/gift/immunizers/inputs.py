@@ -19,10 +19,9 @@ def linear_layers(model: DenoisingModel, weights: Iterable[str]) -> dict[str, nn
     Raises:
         GiftError: there are none, or the denoiser is compiled, so that its layers can't be watched.
     """
-    denoiser: Any = model.denoiser
-    if denoiser._compiled_call_impl is not None:
+    if model.compiled:
         raise GiftError("this method looks into uncompiled forwards; leave compile out")
-    linear = {f"{name}.weight": module for name, module in denoiser.named_modules() if isinstance(module, nn.Linear)}
+    linear = {f"{name}.weight": module for name, module in model.denoiser.named_modules() if isinstance(module, nn.Linear)}
     chosen = {name: linear[name] for name in weights if name in linear}
     if not chosen:
         raise GiftError("none of the chosen weights is a linear layer's; use another part of the denoiser, as cross-attention")

@@ -11,7 +11,6 @@ from torch.distributed.tensor import DTensor
 
 from gift.data.latents import LatentSet
 from gift.models import DenoisingModel
-from gift.parallel import share
 from gift.training.loop import step_generator
 
 
@@ -67,8 +66,6 @@ def outputs_ahead(
     for index in range(steps):
         generator = step_generator(seed, index)
         for _ in range(batches(index)):
-            latents, cond = data.batch(batch_size, generator)
-            noised, mine = model.noised(latents, generator), share(len(latents))
-            given = {name: tensor[mine] for name, tensor in cond.items()}
-            rows.append(model.predict(noised.latents[mine], noised.timesteps[mine], given))
+            noised, cond = model.noised_share(*data.batch(batch_size, generator), generator)
+            rows.append(model.predict(noised.latents, noised.timesteps, cond))
     return rows

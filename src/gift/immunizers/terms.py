@@ -136,10 +136,9 @@ def watch_layers(model: DenoisingModel, layers: str, noise: Noise, distance: Dis
     Raises:
         GiftError: its forwards can't be watched: they are compiled, or see a part of a batch at a time.
     """
-    denoiser: Any = model.denoiser
-    if model.micro_batches > 1 or denoiser._compiled_call_impl is not None:
+    if model.micro_batches > 1 or model.compiled:
         raise GiftError("representation noising looks into whole, uncompiled forwards; leave accumulate and compile out")
-    return Representations(denoiser, layers, noise, distance)
+    return Representations(model.denoiser, layers, noise, distance)
 
 
 def project_away(gradient: torch.Tensor, safe: torch.Tensor) -> None:

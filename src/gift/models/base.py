@@ -179,6 +179,19 @@ class DenoisingModel(ABC):
         with torch.autocast(latents.device.type, self.compute, enabled=self.compute is not torch.float32):
             return self.predict(latents, timesteps, cond)
 
+    def noised_share(self, latents: torch.Tensor, cond: Cond, generator: torch.Generator) -> tuple[Noised, Cond]:
+        """This process's rows of a batch on its way through the forward process, which is drawn for the whole batch, with theirs of
+        its prompts."""
+        noised, mine = self.noised(latents, generator), share(len(latents))
+        own = Noised(noised.latents[mine], noised.timesteps[mine], noised.target[mine])
+        return own, {name: tensor[mine] for name, tensor in cond.items()}
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the denoiser's forwards are compiled: they then can't be looked into."""
+        denoiser: Any = self.denoiser
+        return denoiser._compiled_call_impl is not None
+
     def mean_loss(
         self, latents: torch.Tensor, cond: Cond, generator: torch.Generator, target: torch.Tensor | None = None
     ) -> torch.Tensor:
@@ -192,9 +205,8 @@ class DenoisingModel(ABC):
             generator: of the noise and timesteps, drawn for the whole batch in every process.
             target: what this process's share of the batch is compared with, instead of the objective's target.
         """
-        noised, mine = self.noised(latents, generator), share(len(latents))
-        at, when, goal = noised.latents[mine], noised.timesteps[mine], noised.target[mine] if target is None else target
-        cond = {name: tensor[mine] for name, tensor in cond.items()}
+        noised, cond = self.noised_share(latents, cond, generator)
+        at, when, goal = noised.latents, noised.timesteps, noised.target if target is None else target
         if self.micro_batches == 1:
             return mean_over_all(self.per_sample_loss(self.predict_in_training(at, when, cond), goal).sum(), len(latents))
         learned = [name for name, tensor in cond.items() if tensor.requires_grad]

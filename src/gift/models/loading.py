@@ -22,7 +22,7 @@ from gift.models.qwen import QwenImage
 from gift.models.sd import StableDiffusion
 from gift.models.sd3 import StableDiffusion3
 from gift.models.sdxl import StableDiffusionXL
-from gift.parallel import launched
+from gift.parallel import flagged, launched
 
 TINY = Path(__file__).resolve().parents[1] / "assets" / "tiny"
 FAMILIES: dict[str, type[LatentDiffusion]] = {
@@ -78,7 +78,7 @@ def load(
 
 def _device() -> str:
     """A GPU of this process's own, where there is one and the launcher was not told to leave it."""
-    if not torch.cuda.is_available() or os.environ.get("ACCELERATE_USE_CPU", "").lower() in {"1", "true", "yes"}:
+    if not torch.cuda.is_available() or flagged("ACCELERATE_USE_CPU"):
         return "cpu"
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if launched() > 1 else "cuda"
 

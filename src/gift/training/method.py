@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,7 +13,10 @@ from gift.errors import NonFiniteError
 from gift.models import DenoisingModel
 from gift.sharding import Shares, share_like, whole, whole_tree
 from gift.training.averaging import Average
-from gift.training.loop import Logs
+from gift.training.checkpoint import Checkpoints
+from gift.training.loop import Logs, run
+from gift.training.precision import Saving
+from gift.training.progress import Reporter
 from gift.training.updates import Updater
 
 
@@ -72,3 +76,29 @@ class TrainingRun(ABC):
 
     def close(self) -> None:  # noqa: B027 - optional
         """Takes off whatever was attached to the model."""
+
+    def carry_out(
+        self,
+        saving: Saving,
+        *,
+        steps: int,
+        seed: int,
+        title: str,
+        checkpoints: Checkpoints | None = None,
+        reporter: Reporter | None = None,
+        after: Callable[[int], None] | None = None,
+    ) -> list[Logs]:
+        """`run`, with the running mean that is asked for; the model's weights are then whole, and the mean's if there is one."""
+        self.average = Average(list(self.weights.values()), saving.ema)
+
+        def stepped(done: int) -> None:
+            if done:
+                self.average.step()
+            if after:
+                after(done)
+
+        with saving.explained():
+            logs = run(self, steps=steps, seed=seed, title=title, checkpoints=checkpoints, reporter=reporter, after=stepped)
+        self.average.take()
+        self.shares.undo()
+        return logs

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -13,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gift.errors import GiftError
 from gift.models import DenoisingModel
+from gift.parallel import flagged
 
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES: dict[str, torch.dtype] = {"no": torch.float32, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -24,7 +24,7 @@ def make_accelerator(model: DenoisingModel) -> Accelerator:
     Raises:
         GiftError: the launcher asks for what this device can't do.
     """
-    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() in {"1", "true", "yes"}:
+    if flagged("ACCELERATE_USE_DEEPSPEED"):
         raise GiftError("DeepSpeed is not supported; launch with FSDP instead, which shares out the same (docs/distributed.md)")
     try:
         return Accelerator(cpu=model.device.type == "cpu")
