@@ -186,6 +186,22 @@ def test_joined_sets_have_their_share_of_a_batch_however_large_they_are(
             assert torch.equal(one[1]["states"], other[1]["states"])
 
 
+def test_a_joined_set_knows_its_concepts(random_model: StableDiffusion) -> None:
+    small = encode_set(random_model, pictures(2, 1), ["a fox"] * 2)
+    large = encode_set(random_model, pictures(6, 2), ["the sea", "a cat"] * 3)
+    assert small.by_concept() == [(1.0, small)]
+    joined = join_sets([small, large], [3.0, 1.0])
+    (share, first), (other, second) = joined.by_concept()
+    assert (share, other) == pytest.approx((0.75, 0.25))
+    for whole, part in ((small, first), (large, second)):
+        assert whole.prompts == part.prompts
+        assert torch.equal(whole.latents, part.latents)
+        assert torch.equal(whole.which, part.which)
+        assert torch.equal(whole.cond["states"], part.cond["states"])
+    some = joined.some(4, torch.Generator().manual_seed(0))
+    assert sum(len(part) for _, part in some.by_concept()) == 4
+
+
 @pytest.mark.parametrize(
     ("count", "balance"), [(0, None), (2, [1.0]), (2, [1.0, 0.0]), (2, [1.0, -1.0]), (2, [1.0, math.nan]), (1, [1.0, 2.0])]
 )

@@ -13,7 +13,23 @@ from pydantic import ValidationError
 
 from gift.data.latents import LatentSet
 from gift.errors import GiftError, Interrupted, NonFiniteError
-from gift.immunizers import IMMUNIZERS, Ascent, Attacker, Esd, Gift, Imma, Immunizer, Joint, Nothing, Pgu, RepNoise, Uce
+from gift.immunizers import (
+    IMMUNIZERS,
+    Ascent,
+    Attacker,
+    Esd,
+    Gift,
+    Imma,
+    Immunizer,
+    Joint,
+    MetaUnlearning,
+    Mima,
+    Nothing,
+    Pgu,
+    RepNoise,
+    ResAlign,
+    Uce,
+)
 from gift.models import DenoisingModel
 from gift.models.sd import StableDiffusion
 from gift.settings import make_immunizers
@@ -30,6 +46,9 @@ MOVING: list[Immunizer] = [
     RepNoise(steps=4, batch_size=2),
     Imma(steps=4, batch_size=2, rank=2),
     Pgu(steps=4, batch_size=2),
+    Mima(steps=4, batch_size=2, adapt_steps=2),
+    MetaUnlearning(steps=4, batch_size=2, sampler_steps=3, attacker=ATTACKER),
+    ResAlign(steps=4, batch_size=2, attacker=ATTACKER, iterations=2),
     Gift.plain(steps=4, batch_size=2),
     Gift.plain(steps=3, settle_steps=1, safe_steps=2, batch_size=2, noise_weight=0.5, noise="matched", rescale=1.0),
     Gift(steps=3, settle_steps=1, batch_size=2, attacker=ATTACKER),

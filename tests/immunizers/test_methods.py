@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from gift.data.latents import LatentSet
-from gift.immunizers import Ascent, Attacker, Esd, Gift, Imma, Immunizer, Joint, Pgu, Uce
+from gift.immunizers import Ascent, Attacker, Esd, Gift, Imma, Immunizer, Joint, MetaUnlearning, Mima, Pgu, ResAlign, Uce
 from gift.immunizers.base import Method, Task
 from gift.immunizers.gift import GiftRun
 from gift.immunizers.imma import ADAPTER, ImmaRun
@@ -133,7 +133,9 @@ def test_distillation_is_onto_the_originals_outputs(random_model: StableDiffusio
 
 
 @pytest.mark.parametrize(
-    "how", [PLAIN, Gift(steps=2, batch_size=2, attacker=Attacker(steps=1, rank=1)), Esd(steps=2, batch_size=1)], ids=repr
+    "how",
+    [PLAIN, Gift(steps=2, settle_steps=2, batch_size=2, attacker=Attacker(steps=1, rank=1)), Esd(steps=2, batch_size=1)],
+    ids=repr,
 )
 def test_in_place_gives_the_same_weights_and_no_second_denoiser(
     random_model: StableDiffusion, task: Task, how: Immunizer, monkeypatch: pytest.MonkeyPatch
@@ -239,6 +241,9 @@ def names_matching(state: State, *words: str) -> set[str]:
         (Esd(steps=2, batch_size=1, sampler_steps=2, variant="u"), (".attn2.",), False),
         (Uce(), (".attn2.to_k.", ".attn2.to_v."), True),
         (Pgu(steps=2, batch_size=1, train="cross-attention"), (".attn2.to_",), True),
+        (Mima(steps=2, batch_size=1), (".attn2.",), True),
+        (MetaUnlearning(steps=2, batch_size=1, sampler_steps=2, variant="x", attacker=Attacker(steps=1)), (".attn2.",), True),
+        (ResAlign(steps=2, batch_size=1, attacker=Attacker(steps=1, rank=1), train="^mid_block"), ("mid_block.",), True),
         (Ascent(steps=2, batch_size=1, train="cross-attention"), (".attn2.",), True),
         (Joint(steps=2, batch_size=1, train="^mid_block"), ("mid_block.",), True),
         (
@@ -271,6 +276,9 @@ def test_only_the_chosen_weights_move(
         Gift.plain(steps=15, batch_size=4, immunize_rate=2e-3, project=False, attacker=Attacker(steps=1, batch_size=2)),
         Imma(steps=15, batch_size=4, immunize_rate=1e-2),
         Pgu(steps=15, batch_size=4, rate=1e-2),
+        Mima(steps=15, batch_size=4, rate=5e-3, prior_weight=0.0),
+        ResAlign(steps=15, batch_size=4, rate=1e-3, retain=0.0, attacker=Attacker(steps=1, batch_size=2)),
+        MetaUnlearning(steps=15, batch_size=4, rate=1e-3, erase=0.0, resist=5.0, attacker=Attacker(steps=1, batch_size=2)),
     ],
     ids=repr,
 )

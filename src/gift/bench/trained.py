@@ -20,8 +20,8 @@ def draw(work: Work) -> Value:
     """D_h or D_s, drawn by the original model."""
     bench, n = work.context.bench, work.piece.settings["pictures"]
     drawn = bench.concept_set(n) if work.piece.settings["role"] == "concept" else bench.safe_set(n)
-    weights = {} if drawn.weights is None else {"weights": drawn.weights}
-    return {"latents": drawn.latents, "which": drawn.which, "prompts": drawn.prompts, **weights}
+    several = {} if drawn.weights is None else {"weights": drawn.weights, "concept_of": drawn.concept_of}
+    return {"latents": drawn.latents, "which": drawn.which, "prompts": drawn.prompts, **several}
 
 
 def defend(work: Work) -> Value:

@@ -72,6 +72,7 @@ class Work:
             kept["which"].to(where),
             kept["prompts"],
             weights=kept.get("weights"),
+            concept_of=kept.get("concept_of"),
         )
 
 

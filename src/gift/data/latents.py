@@ -32,6 +32,7 @@ class LatentSet:
         prompts: the M distinct prompts.
         weights: how likely each picture is drawn, (N,); None for all alike.
         mentions: the words by which each distinct prompt names the concept; None where that is not known.
+        concept_of: for each picture the number of its concept, (N,); None where there is but one.
     """
 
     latents: torch.Tensor
@@ -40,6 +41,7 @@ class LatentSet:
     prompts: list[str]
     weights: torch.Tensor | None = None
     mentions: list[str] | None = None
+    concept_of: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.latents)
@@ -79,7 +81,23 @@ class LatentSet:
             return self
         pick = torch.randperm(len(self), generator=generator)[:n].sort().values.to(self.latents.device)
         weights = None if self.weights is None else self.weights[pick.to(self.weights.device)]
-        return replace(self, latents=self.latents[pick], which=self.which[pick], weights=weights)
+        owners = None if self.concept_of is None else self.concept_of[pick.to(self.concept_of.device)]
+        return replace(self, latents=self.latents[pick], which=self.which[pick], weights=weights, concept_of=owners)
+
+    def only(self, pick: torch.Tensor) -> LatentSet:
+        """The pictures of the given indices as a set of their own, all drawn alike, with no other prompts than theirs."""
+        pick = pick.to(self.latents.device)
+        rows, which = self.which[pick].unique(return_inverse=True)
+        prompts = [self.prompts[row] for row in rows.tolist()]
+        mentions = None if self.mentions is None else [self.mentions[row] for row in rows.tolist()]
+        return LatentSet(self.latents[pick], take(self.cond, rows), which, prompts, mentions=mentions)
+
+    def by_concept(self) -> list[tuple[float, LatentSet]]:
+        """Each concept's share of a batch, and its pictures as a set of their own."""
+        if self.concept_of is None or self.weights is None:
+            return [(1.0, self)]
+        parts = [(self.concept_of == number).nonzero()[:, 0] for number in self.concept_of.unique()]
+        return [(float(self.weights[part].sum() / self.weights.sum()), self.only(part)) for part in parts]
 
     def reworded(self, model: DenoisingModel, word: Word) -> LatentSet:
         """The set with the attacker's word for the concept in its prompts, encoded by `model`; itself where that is the same."""
@@ -132,6 +150,7 @@ def join_sets(sets: Sequence[LatentSet], balance: Sequence[float] | None = None)
         prompts=[prompt for s in sets for prompt in s.prompts],
         mentions=[mention for s in sets for mention in s.mentions or [""] * len(s.prompts)],
         weights=torch.cat([torch.full((len(s),), share / len(s)) for s, share in zip(sets, shares, strict=True)]),
+        concept_of=torch.cat([torch.full((len(s),), number) for number, s in enumerate(sets)]),
     )
 
 

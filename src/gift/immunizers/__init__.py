@@ -6,14 +6,19 @@ from gift.immunizers.esd import Esd
 from gift.immunizers.gift import Gift
 from gift.immunizers.imma import Imma
 from gift.immunizers.joint import Joint
+from gift.immunizers.meta_unlearning import MetaUnlearning
+from gift.immunizers.mima import Mima
 from gift.immunizers.none import Nothing
 from gift.immunizers.original import Original
 from gift.immunizers.pgu import Pgu
 from gift.immunizers.repnoise import RepNoise
+from gift.immunizers.resalign import ResAlign
 from gift.immunizers.simulated import Attacker
 from gift.immunizers.uce import Uce
 
-IMMUNIZERS: dict[str, type[Immunizer]] = {kind.name: kind for kind in (Nothing, Esd, Uce, Ascent, Joint, RepNoise, Imma, Pgu, Gift)}
+IMMUNIZERS: dict[str, type[Immunizer]] = {
+    kind.name: kind for kind in (Nothing, Esd, Uce, Ascent, Joint, RepNoise, Imma, Mima, MetaUnlearning, ResAlign, Pgu, Gift)
+}
 
 __all__ = [
     "IMMUNIZERS",
@@ -24,11 +29,14 @@ __all__ = [
     "Imma",
     "Immunizer",
     "Joint",
+    "MetaUnlearning",
     "Method",
+    "Mima",
     "Nothing",
     "Original",
     "Pgu",
     "RepNoise",
+    "ResAlign",
     "Task",
     "Uce",
 ]

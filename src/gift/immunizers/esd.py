@@ -50,8 +50,8 @@ class EsdRun(Method):
         self.updaters["esd"] = Updater(self.weights.values(), name="adam", rate=how.rate, clip=None, accelerator=task.accelerator)
         self.empty = task.model.unconditional(task.model.encode_prompts([""]))
 
-    def step(self, index: int, generator: torch.Generator) -> Logs:
-        """One regression step on samples from a partial run."""
+    def erasing(self, generator: torch.Generator) -> torch.Tensor:
+        """The regression's loss on samples from a partial run, ()."""
         how, task = self.how, self.task
         pick = task.concept.draw_prompts(how.batch_size, generator)
         cond = {name: tensor[pick.to(tensor.device)] for name, tensor in task.concept.cond.items()}
@@ -64,6 +64,10 @@ class EsdRun(Method):
             both = {name: torch.cat([tensor, self.empty[name].expand_as(tensor)]) for name, tensor in cond.items()}
             named, blank = task.model.predict(latents.repeat(2, 1, 1, 1), times.repeat(2), both).chunk(2)
             target = blank - how.eta * (named - blank)
-        loss = task.model.per_sample_loss(task.model.predict_in_training(latents, times, cond), target).mean()
+        return task.model.per_sample_loss(task.model.predict_in_training(latents, times, cond), target).mean()
+
+    def step(self, index: int, generator: torch.Generator) -> Logs:
+        """One regression step."""
+        loss = self.erasing(generator)
         self.updaters["esd"].descend(loss)
         return {"erase": loss.item()}

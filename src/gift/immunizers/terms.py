@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -151,6 +151,14 @@ def project_away(gradient: torch.Tensor, safe: torch.Tensor) -> None:
     dot = whole((gradient * safe).sum()) if shared else torch.dot(gradient.flatten(), safe.flatten())
     if dot < 0:
         gradient.sub_(safe, alpha=float(dot / whole(safe.square().sum()).clamp(min=1e-20)))
+
+
+@torch.no_grad()
+def add_gradients(weights: Iterable[nn.Parameter], more: Iterable[torch.Tensor | None], factor: float = 1.0) -> None:
+    """Adds gradients of another place to those that the weights hold, times a factor; None stands for zero."""
+    for parameter, gradient in zip(weights, more, strict=True):
+        if gradient is not None:
+            parameter.grad = factor * gradient if parameter.grad is None else parameter.grad + factor * gradient
 
 
 def total_norm(tensors: list[torch.Tensor]) -> torch.Tensor:

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar
 
 import torch
 from pydantic import Field
 
-from gift.data.latents import LatentSet
 from gift.immunizers.base import Immunizer, Method, Task
-from gift.immunizers.inputs import linear_layers, watching_inputs
-from gift.models.base import Cond
+from gift.immunizers.inputs import linear_layers, prompt_inputs, token_sums
 from gift.sharding import refuse
 from gift.training.loop import Logs
 
 
 class Uce(Immunizer):
-    """W <- W (lambda I + e sum g c^T + p sum s s^T) (lambda I + e sum c c^T + p sum s s^T)^-1 for every W that reads text.
+    """W <- W (lambda I + e sum g c^T + p mean s s^T) (lambda I + e sum c c^T + p mean s s^T)^-1 for every W that reads text.
 
     Equation 7 of the paper, for c of the concept's prompts, s of the safe prompts and g of the guide's prompt: W c becomes what W g
     was, W s stays. W are the keys and values of the cross-attention; where text joins the picture's attention (SD3, FLUX,
     Qwen-Image), the layers that take the encodings in, as in the published code for FLUX. Different here: the prompts are the
     sets' own captions, in which the concept may stand anywhere. So c and s are every token of a prompt, padding included where
     the model attends to it, and g is the guide's token at the same place (its last where it is shorter); the code takes a bare
-    name's last token, and in its first version those behind it, too. Sums and solution are in float64. Nothing is drawn at random.
+    name's last token, and in its first version those behind it, too. Safe prompts count by their mean, a sum over their tokens, so
+    that the set's size does not matter; the code adds them up. All is in float64, and nothing is drawn at random.
     """
 
     name: ClassVar[str] = "uce"
@@ -31,8 +31,8 @@ class Uce(Immunizer):
     about: ClassVar[str] = "Erases the concept by one closed-form edit of what reads its prompts; no defence is meant."
 
     steps: int = Field(default=1, ge=0, le=1, description="the edit, or none")
-    erase: float = Field(default=1.0, gt=0, description="e, weight of the concept's tokens (the code: 1)")
-    preserve: float = Field(default=1.0, ge=0, description="p, weight of the safe prompts' tokens (the code: 1)")
+    erase: float = Field(default=1.0, gt=0, description="e, weight of each of the concept's prompts (the code: 1)")
+    preserve: float = Field(default=100.0, ge=0, description="p, weight of the safe prompts together (the code: 1 for each)")
     stay: float = Field(default=0.5, gt=0, description="lambda, weight of the old weights (the code: 0.5)")
     guide: str = Field(default="", description="the prompt that the concept's prompts are led to (the code's for objects: empty)")
     batch_size: int = Field(default=16, ge=1, description="prompts a forward (choice)")
@@ -52,43 +52,17 @@ class UceRun(Method):
         self.how = how
         self.layers = linear_layers(task.model, self.weights)
 
-    def read(self, cond: Cond) -> dict[str, torch.Tensor]:
-        """What each layer is given of N prompts, (N, tokens, in), tokens 1 where it is given a summary."""
-        seen: dict[str, torch.Tensor] = {}
-
-        def see(name: str, given: torch.Tensor) -> None:
-            seen[name] = given.double().view(len(given), -1, given.shape[-1])
-
-        model, rows = self.task.model, len(next(iter(cond.values())))
-        blank = torch.zeros(rows, *model.latent_shape, device=model.device)
-        with watching_inputs(self.layers, see):
-            model.predict(blank, torch.zeros(rows, device=model.device), cond)
-        return seen
-
-    def sums(self, data: LatentSet, guide: dict[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:
-        """sum t c^T over the tokens c of a set's distinct prompts, (in, in); t is the guide's token, or c itself without one."""
-        total: dict[str, torch.Tensor] = {}
-        for rows in torch.arange(len(data.prompts)).split(self.how.batch_size):
-            cond = {name: tensor[rows.to(tensor.device)] for name, tensor in data.cond.items()}
-            for name, given in self.read(cond).items():
-                toward = given
-                if guide is not None:
-                    places = torch.arange(given.shape[1]).clamp(max=guide[name].shape[1] - 1)
-                    toward = guide[name][:, places].expand_as(given)
-                if "mask" in cond and given.shape[1] > 1:
-                    given = given * cond["mask"][:, : given.shape[1], None]
-                total[name] = total.get(name, 0.0) + toward.flatten(0, 1).T @ given.flatten(0, 1)
-        return total
-
     @torch.no_grad()
     def step(self, index: int, generator: torch.Generator) -> Logs:
         """The edit of every layer."""
         how, task = self.how, self.task
-        guide = self.read(task.model.encode_prompts([how.guide]))
-        led, named, kept = self.sums(task.concept, guide), self.sums(task.concept, None), self.sums(task.safe, None)
+        guide = prompt_inputs(task.model, self.layers, task.model.encode_prompts([how.guide]))
+        sums = partial(token_sums, task.model, self.layers, batch_size=how.batch_size)
+        led, named, kept = sums(task.concept, guide=guide), sums(task.concept), sums(task.safe)
         change = []
         for name, weight in self.weights.items():
-            still = how.preserve * kept[name] + how.stay * torch.eye(len(kept[name])).to(kept[name])
+            kept_mean = kept[name] / len(task.safe.prompts)
+            still = how.preserve * kept_mean + how.stay * torch.eye(len(kept_mean)).to(kept_mean)
             old = weight.double()
             new = torch.linalg.solve(still + how.erase * named[name], (old @ (still + how.erase * led[name])).T).T
             change.append((new - old).norm() / old.norm())
