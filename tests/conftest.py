@@ -164,13 +164,18 @@ def random_recogniser() -> Recogniser:
     return Recogniser(config).eval().requires_grad_(False)
 
 
-@pytest.fixture
-def art_model(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A folder with a random-weight model that has the styles' names in its vocabulary; the recogniser is random, too."""
+def art_pipeline() -> Any:
+    """A random-weight pipeline that has the styles' names in its vocabulary."""
     pipeline = random_pipeline()
     pipeline.tokenizer.add_tokens([f"{style}</w>" for style in load_art().trained_styles])
     pipeline.text_encoder.resize_token_embeddings(len(pipeline.tokenizer))
+    return pipeline
+
+
+@pytest.fixture
+def art_model(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A folder with a random-weight model that has the styles' names in its vocabulary; the recogniser is random, too."""
     folder = tmp_path_factory.mktemp("art-model")
-    pipeline.save_pretrained(folder)
+    art_pipeline().save_pretrained(folder)
     monkeypatch.setattr("gift.bench.workbench.load_recogniser", random_recogniser)
     return str(folder)

@@ -5,18 +5,24 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shutil
 import signal
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from io import TextIOWrapper
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from gift.errors import GiftError
-from gift.files import LOCK, owned, whole_folder, write_bytes, write_json, write_text
+from gift.files import LOCK, exchanged, owned, sweep, whole_folder, write_bytes, write_json, write_text
+from gift.training.checkpoint import Checkpoints
 
 
 def full_disk(*_: object, **__: object) -> None:
@@ -118,6 +124,7 @@ def test_a_failed_rename_leaves_the_old_folder_alone(tmp_path: Path, monkeypatch
         calls.append(args)
         return full_disk() if len(calls) == failing else real(*args)
 
+    monkeypatch.setattr("gift.files.exchanged", lambda one, other: False)
     monkeypatch.setattr("os.replace", replace)
     with pytest.raises(GiftError, match="can't write"), whole_folder(target) as part:
         (part / "new.txt").write_text("new")
@@ -174,6 +181,130 @@ def test_a_killed_owner_locks_nobody_out(tmp_path: Path) -> None:
     with owned(tmp_path):
         pass
     assert not (tmp_path / LOCK).exists()
+
+
+def test_a_second_process_is_told_and_a_killed_one_locks_nobody_out(tmp_path: Path) -> None:
+    ear, mouth = os.pipe()
+    process = os.fork()
+    if process == 0:
+        with owned(tmp_path):
+            os.write(mouth, b"!")
+            signal.pause()
+    os.read(ear, 1)
+    try:
+        with pytest.raises(GiftError, match="in use by another gift run"), owned(tmp_path):
+            pass
+    finally:
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+    with owned(tmp_path):
+        pass
+
+
+def test_two_folders_swap_their_names_in_one_step(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "name").write_text(name)
+    if not exchanged(tmp_path / "a", tmp_path / "b"):
+        pytest.skip("this system or file system can't")
+    assert tree(tmp_path) == {"a/name": b"b", "b/name": b"a"}
+    assert not exchanged(tmp_path / "a", tmp_path / "none")
+
+
+def test_a_folder_that_a_killed_run_was_replacing_is_put_back(tmp_path: Path) -> None:
+    for name in (".out-old-abcdefgh", ".out-part-abcdefgh", ".other-part-abcdefgh", ".out-old-mine"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "name").write_text(name)
+    rest = {".other-part-abcdefgh/name": b".other-part-abcdefgh", ".out-old-mine/name": b".out-old-mine"}
+    sweep(tmp_path, "out")
+    assert tree(tmp_path) == {"out/name": b".out-old-abcdefgh", **rest}
+    (tmp_path / ".out-old-abcdefgh").mkdir()
+    sweep(tmp_path, "out")
+    assert tree(tmp_path) == {"out/name": b".out-old-abcdefgh", **rest}
+    assert not (tmp_path / ".out-old-abcdefgh").exists()
+
+
+def test_a_kill_between_the_two_steps_of_a_replacement_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where two names can't be swapped in one step there is a moment at which neither folder has the name."""
+    target, real = tmp_path / "out", os.replace
+    target.mkdir()
+    (target / "a").write_text("old")
+    monkeypatch.setattr("gift.files.exchanged", lambda one, other: False)
+
+    def child() -> None:
+        def replace(*names: Any) -> None:
+            real(*names)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        monkeypatch.setattr("os.replace", replace)
+        with whole_folder(target) as part:
+            (part / "a").write_text("new")
+
+    killed(child)
+    assert not target.exists()
+    with whole_folder(target) as part:
+        assert tree(target) == {"a": b"old"}
+        (part / "a").write_text("newest")
+    assert tree(tmp_path) == {"out/a": b"newest"}
+
+
+def test_a_live_writers_part_is_left_alone(tmp_path: Path) -> None:
+    with whole_folder(tmp_path / "out") as part:
+        (part / "a").write_text("x")
+        sweep(tmp_path, "out")
+        assert tree(part) == {"a": b"x"}
+        (tmp_path / ".out-old-").mkdir()
+        old = tmp_path / f".out-old-{part.name[-8:]}"
+        (tmp_path / ".out-old-").rename(old)
+        sweep(tmp_path, "out")
+        assert old.exists()
+    assert tree(tmp_path / "out") == {"a": b"x"}
+
+
+def test_a_disk_without_room_is_told_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_bytes(tmp_path / "a", b"old")
+    monkeypatch.setattr("shutil.disk_usage", lambda place: SimpleNamespace(free=3 * 10**9))
+    write_bytes(tmp_path / "a", b"new")
+    told = r"no room for .*new/b: 4.0 GB are needed and 3.0 GB are free; .*free some room"
+    with pytest.raises(GiftError, match=told), whole_folder(tmp_path / "new" / "b", 4 * 10**9):
+        pytest.fail("the block was entered")
+    monkeypatch.setattr("shutil.disk_usage", lambda place: SimpleNamespace(free=1))
+    with pytest.raises(GiftError, match="no room for"):
+        write_bytes(tmp_path / "a", b"newest")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a").read_bytes() == b"new"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 1 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("this machine lets nobody mount a disk")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_disk_that_fills_up_keeps_what_was_there(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The estimate does not know what others write; a full disk in the middle of a write is one line, too."""
+    kept = Checkpoints(small_disk / "steps", {})
+    kept.save(1, {"w": torch.zeros(100_000)})
+    write_bytes(small_disk / "a", b"old")
+    with pytest.raises(GiftError, match=r"no room for .*step-00000002"):
+        kept.save(2, {"w": torch.zeros(200_000)})
+    monkeypatch.setattr("gift.files.need_room", lambda target, size: None)
+    before = tree(small_disk)
+    with pytest.raises(GiftError, match=r"can't write .*step-00000002: No space left on device; free some room"):
+        kept.save(2, {"w": torch.zeros(200_000)})
+    with pytest.raises(GiftError, match=r"can't write .*a: No space left on device"):
+        write_bytes(small_disk / "a", bytes(10**6))
+    with pytest.raises(GiftError, match=r"can't write .*new: .*No space left on device"), whole_folder(small_disk / "new") as part:
+        save_file({"w": torch.zeros(200_000)}, part / "x.safetensors")
+    assert tree(small_disk) == before
+    assert sorted(path.name for path in small_disk.iterdir()) == ["a", "steps"]
+    assert kept.latest() is not None
 
 
 def test_a_lock_whose_name_was_taken_away_holds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,7 +104,7 @@ def test_one_process_has_all_of_it() -> None:
 
 PAIR = """
 import torch
-from gift.parallel import anywhere, average_gradients, mean_over_all, share
+from gift.parallel import anywhere, average_gradients, leave, mean_over_all, share
 
 torch.distributed.init_process_group("gloo")
 rank = torch.distributed.get_rank()
@@ -115,13 +115,15 @@ torch.log1p(mean).backward()
 average_gradients([weight])
 found = {"mean": mean.detach(), "grad": weight.grad, "told": torch.tensor([anywhere(rank == 1), anywhere(False)])}
 torch.save(found, f"{rank}.pt")
+leave()
 """
 
 
 def test_unequal_shares_and_functions_of_the_mean_are_exact(tmp_path: Path) -> None:
     (tmp_path / "pair.py").write_text(PAIR)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "pair.py"]
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
     weight = torch.nn.Parameter(torch.tensor(2.0))
     mean = ((weight * torch.tensor([1.0, 3.0, 5.0, 7.0, 11.0])) ** 2).mean()
     torch.log1p(mean).backward()

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any
+from types import UnionType
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from gift.attacks import ATTACKS, Full, Lora
+from gift.bench.config import DemoConfig
+from gift.bench.grid import Sizes
+from gift.bench.harmless import HarmlessConfig
+from gift.bench.space import SearchConfig
+from gift.cli.configs import AttackConfig, EvaluateConfig, ImmunizeConfig
 from gift.errors import GiftError, one_of
 from gift.immunizers import IMMUNIZERS, Attacker, Esd, Gift, Immunizer, Nothing
-from gift.settings import make_attack, make_immunizers, parse_options
+from gift.settings import make_attack, make_immunizers, parse_options, validated
+from gift.training.precision import Saving
 
 
 @pytest.mark.parametrize(
@@ -151,3 +162,64 @@ def test_unknown_names_get_the_nearest_known_ones() -> None:
     assert str(one_of("concept", "mushrom", ["mushroom", "tree"])) == "no concept 'mushrom'; did you mean mushroom?"
     assert str(one_of("concept", "xyz", ["mushroom", "tree"])) == "no concept 'xyz'; known: mushroom, tree"
     assert str(one_of("concept", "xyz", [f"{i:04}" for i in range(20)])).endswith("0011, …")
+
+
+def numeric(kind: type[BaseModel], head: str = "") -> Iterator[tuple[str, type, Any]]:
+    """The numeric options of a method, an attack or a verb, with the names of their parts: (name, int or float, field)."""
+    for name, field in kind.model_fields.items():
+        parts = get_args(field.annotation) if isinstance(field.annotation, UnionType) else (field.annotation,)
+        types = [part for part in parts if isinstance(part, type)]
+        if number := next((one for one in (float, int) if one in types), None):
+            yield f"{head}{name}", number, field
+        for part in types:
+            if issubclass(part, BaseModel):
+                yield from numeric(part, f"{head}{name}.")
+
+
+def nested(name: str, value: object) -> dict[str, Any]:
+    """{"a": {"b": value}} of 'a.b'."""
+    head, dot, rest = name.partition(".")
+    return {head: nested(rest, value) if dot else value}
+
+
+EVERYTHING: dict[str, type[BaseModel]] = {
+    **IMMUNIZERS,
+    **ATTACKS,
+    **{kind.__name__: kind for kind in (DemoConfig, Sizes, SearchConfig, HarmlessConfig, Saving)},
+    **{kind.__name__: kind for kind in (ImmunizeConfig, AttackConfig, EvaluateConfig)},
+}
+NEEDED: dict[str, dict[str, Any]] = {name: {"concept": "ant"} for name in ("ImmunizeConfig", "AttackConfig", "EvaluateConfig")}
+NEEDED["gift"] = {"safe_target": "data"}  # which its rescale asks for
+NUMBERS = [(what, name, number, field) for what, kind in EVERYTHING.items() for name, number, field in numeric(kind)]
+
+
+def limits(field: FieldInfo) -> dict[str, float]:
+    """Its bounds: gt, ge, lt, le."""
+    return {key: getattr(mark, key) for mark in field.metadata for key in ("gt", "ge", "lt", "le") if hasattr(mark, key)}
+
+
+@pytest.mark.parametrize(("what", "name", "number", "field"), NUMBERS, ids=[f"{what}.{name}" for what, name, *_ in NUMBERS])
+def test_every_numeric_option_takes_numbers_as_people_write_them_and_nothing_else(
+    what: str, name: str, number: type, field: FieldInfo
+) -> None:
+    kind, needed, bounds = EVERYTHING[what], NEEDED.get(what, {}), limits(field)
+
+    def read(text: str) -> Any:
+        made: Any = validated(kind, {**needed, **parse_options([f"{name}={text}"])}, what)
+        for part in name.split("."):
+            made = getattr(made, part)
+        return made
+
+    low = bounds.get("ge", bounds.get("gt", 0))
+    for text in ("1e-5", "1E-5", ".00001", "0.00001") if number is float and low <= 0 else ():
+        assert read(text) == 1e-5
+    whole = int(min(max(low + 1, 2), bounds.get("le", math.inf)))
+    for text in (f"{whole}", f" {whole} ", f"{whole}.0", f"{whole}e0") if number is int else ():
+        found = read(text)
+        assert found == whole
+        assert type(found) is int
+    wrong = ["many", "1e-5x", "1,5", "[1]", "{a: 1}", "2020-01-01", "nan", "inf", "-inf", "-1e30", "1e400"]
+    for text in [*wrong, *(["2.5", "1e-5", f"1{'0' * 30}"] if number is int else [])]:
+        with pytest.raises(GiftError, match=name.rpartition(".")[2]) as caught:
+            read(text)
+        assert "\n" not in str(caught.value), text

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from gift.bench.identity import run_settings, weights_sketch
 from gift.bench.losses import Losses, mean_losses, parts_of
 from gift.bench.trial import Trial, attack_and_score
 from gift.bench.workbench import Folders, Workbench, joined
@@ -40,6 +41,7 @@ def immunize(
     saving: Saving = EXACT,
     told: Callable[[Losses], None] | None = None,
     in_place: bool = False,
+    keep_work: bool = False,
     **options: Any,
 ) -> DenoisingModel:
     """Gives a copy of a model that is immunized against a concept. The model itself is not changed, unless `in_place`.
@@ -62,6 +64,7 @@ def immunize(
         saving: of memory and time, against rounding.
         told: is told each concept's and the safe set's mean loss, before and after.
         in_place: change `model` itself: its weights are then in memory once. So it is done where `model` is a path or a name.
+        keep_work: leave the checkpoints when the run is done, for a caller who still has the result to write.
         **options: hyperparameters of the last method; those of any method of the chain under its name, as esd={"steps": 20}.
 
     Raises:
@@ -81,24 +84,26 @@ def immunize(
     safe = bench.safe_set(safe_pictures, Path(safe_images) if safe_images else None, cache)
     sets = parts_of(bench.concepts, sizes, harmful, safe) if told else {}
     before = mean_losses(model, sets)
-    stages: list[Checkpoints] = []
-    for i, immunizer in enumerate(immunizers):
-        settings = {"method": repr(immunizer), "concept": [str(c) for c in bench.concepts], "seed": seed, "model": model.source}
-        settings |= saving.settings() | ({"shares": shares} if len(shares) > 1 else {})
-        if work:
-            stages.append(Checkpoints(work / f"{i}-{immunizer.name}", settings))
+    rest = {"concept": [str(c) for c in bench.concepts], "seed": seed, "pictures": harmful.identity, "safe pictures": safe.identity}
+    rest |= saving.settings() | ({"shares": shares} if len(shares) > 1 else {})
+    stages = [
+        Checkpoints(work / f"{i}-{immunizer.name}", run_settings(model, immunizers[: i + 1], **rest)) if work else None
+        for i, immunizer in enumerate(immunizers)
+    ]
+    for i, (immunizer, kept) in enumerate(zip(immunizers, stages, strict=True)):
         model = immunizer(
             model,
             harmful,
             safe,
             seed=seed,
-            checkpoints=stages[-1] if work else None,
+            checkpoints=kept,
             reporter=reporter,
             saving=saving,
             in_place=in_place or i > 0,
         )
-    for stage in stages:
-        stage.clear()
+    for kept in stages:
+        if kept and not keep_work:
+            kept.clear()
     if told:
         after = mean_losses(model, sets)
         found: Losses = {n: {"pictures": len(sets[n]), "before": before[n], "after": after[n]} for n in sets}
@@ -138,9 +143,12 @@ def attack(
     work: Path | None = None,
     reporter: Reporter | None = None,
     saving: Saving = EXACT,
+    keep_work: bool = False,
     **options: Any,
 ) -> Curve:
     """Fine-tunes a copy of a model toward a concept and scores it on the way. The model itself is not changed.
+
+    Where memory suffices for the training but not for a score, that score is left out, with a warning to the reporter.
 
     Args:
         model: a model, or what `load` takes.
@@ -160,6 +168,7 @@ def attack(
         work: where checkpoints are kept; None for none.
         reporter: told of progress.
         saving: of memory and time, against rounding.
+        keep_work: leave the checkpoints when the run is done, for a caller who still has the result to write.
         **options: hyperparameters of the attack.
 
     Raises:
@@ -178,12 +187,27 @@ def attack(
         harmless = bench.harmless_set(pictures, Path(harmless_images) if harmless_images else None, cache)
     if base is not None and not isinstance(base, DenoisingModel):
         base = load(base)
-    settings = {"attack": repr(how), "concept": concept, "seed": seed, "model": model.source, **saving.settings()}
-    kept = Checkpoints(work, settings | ({"base": base.source} if base else {})) if work else None
     asks = bench.asks(evaluation_pictures)
+    kept = None
+    if work:
+        rest = {"concept": concept, "seed": seed, "pictures": data.identity, "evaluation pictures": evaluation_pictures}
+        rest |= saving.settings() | {"similarity": similarity, "harmless pictures": harmless.identity if harmless else None}
+        rest |= {"base": {"model": base.source, "weights": weights_sketch(base)}} if base else {}
+        kept = Checkpoints(work, run_settings(model, [how], **rest))
     trial = attack_and_score(
-        model, how, data, asks, scorer, seed=seed, harmless=harmless, base=base, checkpoints=kept, reporter=reporter, saving=saving
+        model,
+        how,
+        data,
+        asks,
+        scorer,
+        seed=seed,
+        harmless=harmless,
+        base=base,
+        checkpoints=kept,
+        reporter=reporter,
+        saving=saving,
+        patient=True,
     )
-    if kept:
+    if kept and not keep_work:
         kept.clear()
     return Curve(trial)

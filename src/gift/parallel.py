@@ -96,3 +96,10 @@ def wait() -> None:
     """Waits for all processes."""
     if _together():
         dist.barrier()
+
+
+def leave() -> None:
+    """Ends the group of processes: none goes while another still has something to send it."""
+    if _together():
+        dist.barrier()
+        dist.destroy_process_group()

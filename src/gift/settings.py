@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, TypeGuard, TypeVar
 
 import yaml
@@ -12,6 +13,8 @@ from gift.errors import GiftError, one_of
 from gift.immunizers import IMMUNIZERS, Immunizer
 
 Options = dict[str, Any]
+LARGEST = 2**31 - 1
+"""Of steps, pictures, ranks and the like (choice): beyond it libraries overflow rather than run out of memory."""
 T = TypeVar("T", bound=BaseModel)
 
 
@@ -22,7 +25,7 @@ def validated(kind: type[T], options: Options, what: str) -> T:
         GiftError: an option is unknown or its value can't be used; the first such is named.
     """
     try:
-        return kind(**options)
+        built = kind(**options)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -32,6 +35,22 @@ def validated(kind: type[T], options: Options, what: str) -> T:
         raise GiftError(
             f"{what}: {where + ': ' if where else ''}{message[0].lower() + message[1:]} (given {first['input']!r})"
         ) from error
+    if huge := _huge(built):
+        raise GiftError(f"{what}: {huge[0]}: at most {LARGEST} can be used (given {huge[1]})")
+    return built
+
+
+def _huge(value: Any, where: str = "") -> tuple[str, int] | None:
+    """The first number of a count's kind that is beyond `LARGEST`, and where it stands."""
+    if isinstance(value, int):
+        return (where, value) if abs(value) > LARGEST else None
+    parts: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, BaseModel | dict):
+        parts = value if isinstance(value, BaseModel) else value.items()
+    elif isinstance(value, list | tuple):
+        parts = enumerate(value)
+    found = (_huge(inner, f"{where}.{key}" if where else str(key)) for key, inner in parts)
+    return next((one for one in found if one), None)
 
 
 def _is_group(annotation: Any) -> TypeGuard[type[BaseModel]]:

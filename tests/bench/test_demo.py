@@ -32,6 +32,7 @@ SMALL = DemoConfig(
     attack_pictures=6,
     evaluation_pictures=6,
     safe_evaluation_pictures=8,
+    neighbour_pictures=0,
     method_options={
         "esd": {"steps": 2},
         "ascent": {"steps": 2},

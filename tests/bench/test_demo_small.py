@@ -11,8 +11,10 @@ import torch
 
 from gift.bench.config import DemoConfig
 from gift.bench.demo import Demo
+from gift.bench.neighbours import neighbour_scores, neighbours
 from gift.bench.result import Writer
 from gift.errors import GiftError, Interrupted
+from gift.metrics.concept import mean
 from gift.report.page import write_page
 from gift.training.progress import Silent
 
@@ -75,6 +77,26 @@ def test_a_demo_that_is_stopped_anywhere_goes_on_to_the_same_rows(
         make(small(), tmp_path / "cut", StopAfter(after, error)).run()
     assert not (tmp_path / "cut" / "result.json").exists()
     assert measured(finish(small(), tmp_path / "cut")) == measured(whole)
+
+
+def test_what_a_defence_does_to_the_concepts_neighbours_is_in_the_record_and_on_the_page(small: Small, tmp_path: Path) -> None:
+    few: dict[str, Any] = {"methods": ("original",), "attacks": ("lora",), "neighbour_pictures": 4}
+    few["method_options"] = {"esd": {"steps": 3, "sampler_steps": 3}}
+    record = finish(small(**few), tmp_path)
+    told = {method["method"]: method["neighbours"] for method in record["methods"]}
+    demo = make(small(**few), tmp_path / "again")
+    names = [str(concept) for concept in neighbours(demo.bench)]
+    assert list(told) == ["original", "esd"]
+    assert all(found["names"] == names for found in told.values())
+    scores = {
+        "original": neighbour_scores(demo.bench, demo.bench.model, 4)["scores"],
+        "esd": neighbour_scores(demo.bench, demo.defend("esd").model, 4)["scores"],
+    }
+    expected = {name: mean([score for part in found.values() for score in part]) for name, found in scores.items()}
+    for name, found in told.items():
+        assert (found["score"], found["original_score"]) == (expected[name], expected["original"])
+    page = write_page(tmp_path).read_text(encoding="utf-8")
+    assert all(name in page for name in names)
 
 
 def test_a_concept_that_the_original_never_draws_shows_nothing(small: Small, tmp_path: Path) -> None:

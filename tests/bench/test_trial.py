@@ -14,7 +14,7 @@ from gift.bench.trial import Scored, attack_and_score, score_model, steps_to_loo
 from gift.data.latents import LatentSet
 from gift.data.mention import reworded
 from gift.data.prompts import Ask
-from gift.errors import Interrupted
+from gift.errors import Interrupted, NotEnoughMemory
 from gift.models.sd import StableDiffusion
 from gift.settings import make_attack
 from gift.training.checkpoint import Checkpoints
@@ -26,6 +26,33 @@ ASKS = [Ask("a fox", 1, mention="a fox"), Ask("a fox in the sea", 2, mention="a 
 def brightness(images: torch.Tensor) -> list[float]:
     """Scores by mean brightness: differs wherever a picture does."""
     return [float(image.float().mean() / 255) for image in images]
+
+
+class Cramped(StableDiffusion):
+    """Memory gives out where more than `room` pictures are drawn at once, from the draw after `free` draws on."""
+
+    room, free = 1, 0
+
+    def sample_latents(self, prompts: Any, seeds: Any, **options: Any) -> Any:
+        type(self).free -= 1
+        if self.free < 0 and len(prompts) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
+        return super().sample_latents(prompts, seeds, **options)
+
+
+def cramped(model: StableDiffusion, room: int, free: int = 0) -> StableDiffusion:
+    """The same model with less memory."""
+    return type("Cramped", (Cramped,), {"room": room, "free": free})(model.pipeline, model.source)
+
+
+class Heard(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
 
 
 class Stop(Silent):
@@ -121,3 +148,47 @@ def test_an_interrupted_trial_goes_on_to_the_same_curve(
     for step, seen in unbroken.seen.items():
         assert torch.equal(seen.images, resumed.seen[step].images)
         assert seen.scores == resumed.seen[step].scores
+
+
+@pytest.mark.parametrize("attack", ["lora", "full"])
+def test_where_memory_gives_out_pictures_are_drawn_one_by_one(
+    attack: str, random_model: StableDiffusion, concept_set: LatentSet
+) -> None:
+    how = make_attack(attack, {"steps": 11, "batch_size": 2})
+    plain, tight = (
+        attack_and_score(model, how, concept_set, ASKS, brightness, seed=3) for model in (random_model, cramped(random_model, 1))
+    )
+    assert [step for step, _ in tight.curve] == [0, 10, 11]
+    assert [score for _, score in tight.curve] == pytest.approx([score for _, score in plain.curve], abs=1e-3)
+    assert tight.attacked.logs == plain.attacked.logs
+
+
+@pytest.mark.parametrize(("free", "seen"), [(0, []), (1, [0]), (2, [0, 10])])
+def test_looks_for_which_there_is_no_memory_are_left_out_and_the_training_goes_on(
+    free: int, seen: list[int], random_model: StableDiffusion, concept_set: LatentSet, tmp_path: Path
+) -> None:
+    how, heard = make_attack("full", {"steps": 11, "batch_size": 2}), Heard()
+    model = cramped(random_model, 0, free)
+    trial = attack_and_score(model, how, concept_set, ASKS, brightness, seed=3, reporter=heard, patient=True)
+    plain = attack_and_score(random_model, how, concept_set, ASKS, brightness, seed=3)
+    assert [step for step, _ in trial.curve] == seen
+    assert [line.split(":")[1] for line in heard.lines if line.startswith("warning")] == [
+        f" no score at step {step}" for step in (0, 10, 11) if step not in seen
+    ]
+    assert all("even one at a time (CUDA out of memory" in line for line in heard.lines if line.startswith("warning"))
+    assert trial.attacked.logs == plain.attacked.logs
+    for (name, one), other in zip(
+        trial.attacked.model.denoiser.state_dict().items(), plain.attacked.model.denoiser.state_dict().values(), strict=True
+    ):
+        assert torch.equal(one, other), name
+
+
+def test_an_impatient_trial_stops_there_and_its_checkpoint_goes_on(
+    random_model: StableDiffusion, concept_set: LatentSet, tmp_path: Path
+) -> None:
+    how = make_attack("full", {"steps": 11, "batch_size": 2})
+    kept = Checkpoints(tmp_path, {"attack": repr(how)}, every=1)
+    with pytest.raises(NotEnoughMemory, match="not enough memory to draw pictures, even one at a time"):
+        attack_and_score(cramped(random_model, 0, 2), how, concept_set, ASKS, brightness, seed=3, checkpoints=kept)
+    resumed = attack_and_score(random_model, how, concept_set, ASKS, brightness, seed=3, checkpoints=kept)
+    assert resumed.curve == attack_and_score(random_model, how, concept_set, ASKS, brightness, seed=3).curve

@@ -25,7 +25,7 @@ CONFIGS: dict[str, Any] = {
 TABLE = [
     (["immunize", "MODEL", "--concept", "mushrom"], "did you mean mushroom"),
     (["immunize", "MODEL", "--concept", "style:nto"], "did you mean noto"),
-    (["immunize", "MODEL", "--concept", ""], "concept is empty"),
+    (["immunize", "MODEL", "--concept", " "], "concept is empty"),
     (["immunize", "MODEL", "--concept", "ant", "--concept-images", "none"], "0 images in none"),
     (["immunize", "MODEL", "--concept", "ant", "--safe-images", "bad"], "1 pictures in bad can't be used"),
     (["immunize", "MODEL", "--concept", "ant", "--concept-images", "a.yaml"], "not a folder"),

@@ -162,7 +162,12 @@ def test_generate_writes_a_picture(mine: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_process_leaves_a_run_that_goes_on_to_the_same_weights(mine: Path, sign: signal.Signals) -> None:
-    arguments = [sys.executable, "-m", "gift.cli.main", *immunize("--set", "steps=240")]
+    arguments = [
+        sys.executable,
+        "-m",
+        "gift.cli.main",
+        *immunize("--set", "steps=120", "--set", "batch_size=2", "--set", "attacker.steps=1"),
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([*arguments, "--output", "cut"], stderr=subprocess.PIPE, text=True, env=environment)
     deadline = time.monotonic() + 120

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from gift.cli.main import app
@@ -55,6 +56,28 @@ def test_every_family_from_the_command_line(row: Row, here: Path) -> None:
     found = json.loads((here / "evaluation" / "evaluation.json").read_text())
     assert found["scored_by"] == "likeness to the concept's pictures"
     assert (found["safe_accuracy"], found["neighbours"]) == (None, None)
+
+
+def test_weights_held_in_bf16_from_the_command_line(here: Path) -> None:
+    ROWS[0].model().save(here / "model")
+    (here / "few.yaml").write_text("{concept_pictures: 2, safe_pictures: 2}")
+    steps = [f"--set={s}" for s in ("steps=1", "batch_size=2", "attacker.steps=1", "attacker.kinds=[lora]", "settle_steps=1")]
+    how = ["--concept", "a fox", "--held-in", "bf16"]
+    ran("immunize", "model", *how, "--config", "few.yaml", *steps, "--set", "adapter_rank=2", "--output", "out")
+    (file,) = (here / "out" / "model" / ROWS[0].family.denoiser_part).glob("*.safetensors")
+    assert {tensor.dtype for tensor in load_file(file).values()} == {torch.bfloat16}
+    done = CliRunner().invoke(app, ["immunize", "model", *how, "--config", "few.yaml", *steps, "--output", "whole"])
+    assert done.exit_code == 2
+    assert "trainable weights are torch.bfloat16; hold the model in fp32, or train a LoRA on it" in done.stderr
+
+
+def test_a_variant_is_asked_for_by_every_verb_that_has_the_flag(here: Path) -> None:
+    ROWS[0].model().save(here / "model")
+    for verb in (["immunize", "--concept", "a fox"], ["attack", "--concept", "a fox"], ["evaluate", "--concept", "a fox"]):
+        done = CliRunner().invoke(app, [verb[0], "model", *verb[1:], "--variant", "fp8", "--output", "out"])
+        assert "has no variant 'fp8'" in done.stderr, done.output
+    done = CliRunner().invoke(app, ["generate", "model", "--prompt", "a fox", "--variant", "fp8", "--output", "out.png"])
+    assert "has no variant 'fp8'" in done.stderr
 
 
 def test_likeness_is_a_mean_over_the_reference_and_never_below_nothing() -> None:

@@ -233,6 +233,30 @@ def test_metadata_may_not_lead_out_of_the_folder(tmp_path: Path, name: str) -> N
     refused(tmp_path / "set", "leads out of the folder")
 
 
+@pytest.mark.parametrize("name", ["link/secret.png", "inner/link/secret.png", "up/secret.png"])
+def test_metadata_may_not_lead_out_through_a_linked_folder(tmp_path: Path, name: str) -> None:
+    draw(tmp_path / "secret.png")
+    draw(tmp_path / "set" / "inner" / "a.png")
+    for link in ("set/link", "set/inner/link", "set/up"):
+        (tmp_path / link).symlink_to(tmp_path)
+    rows(tmp_path / "set", {"file_name": name, "text": "x"})
+    refused(tmp_path / "set", "metadata.jsonl line 1", f"{name} leads out of the folder through a link")
+
+
+def test_linked_files_are_read_as_in_a_hub_cache(tmp_path: Path) -> None:
+    folder = tmp_path / "snapshot"
+    (folder / "sub").mkdir(parents=True)
+    for blob, name in (("1", "a.png"), ("2", "sub/b.png")):
+        draw(tmp_path / "blob.png").rename(tmp_path / blob)
+        (folder / name).symlink_to(tmp_path / blob)
+    rows(tmp_path, {"file_name": "a.png", "text": "A"}, {"file_name": "sub/b.png", "text": "B"}).rename(tmp_path / "3")
+    (folder / "metadata.jsonl").symlink_to(tmp_path / "3")
+    (folder / "inside").symlink_to(folder / "sub")  # a linked folder that stays inside
+    assert told(scan(folder, None)) == [("a.png", "A"), ("b.png", "B")]
+    rows(tmp_path, {"file_name": "inside/b.png", "text": "B"}).rename(tmp_path / "3")
+    assert [caption for _, caption in told(scan(folder, ""))] == ["", "B"]
+
+
 @pytest.mark.parametrize(
     ("line", "word"),
     [

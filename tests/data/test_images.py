@@ -317,6 +317,18 @@ def test_pillow_prints_nothing_of_its_own(tmp_path: Path, monkeypatch: pytest.Mo
     assert printed.getvalue() == ""
 
 
+def test_libtiff_prints_nothing_of_its_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for how in ("tiff_lzw", "tiff_adobe_deflate"):
+        Image.fromarray(COLOURS).save(tmp_path / "a.tif", compression=how)
+        data = bytearray((tmp_path / "a.tif").read_bytes())
+        with Image.open(tmp_path / "a.tif") as image:
+            start = image.tag_v2[273][0]  # type: ignore[attr-defined]
+        data[start + 2 : start + 40] = b"\xff" * 38
+        (tmp_path / "a.tif").write_bytes(data)
+        refused(tmp_path / "a.tif", "save it again as PNG")
+    assert capfd.readouterr() == ("", "")
+
+
 def test_text_bomb_is_refused(tmp_path: Path) -> None:
     text = b"k\0\0" + zlib.compress(b"\0" * 50_000_000)
     chunk = struct.pack(">I", len(text)) + b"zTXt" + text + struct.pack(">I", zlib.crc32(b"zTXt" + text))

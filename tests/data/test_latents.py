@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
-from gift.data.latents import LatentSet, draw_set, encode_set, fingerprint, join_sets
+from gift.bench.workbench import Workbench
+from gift.data.art import load_art
+from gift.data.folder import load_folder
+from gift.data.latents import LatentSet, constant_latents, draw_set, encode_set, fingerprint, join_sets
 from gift.data.prompts import Ask
 from gift.errors import GiftError, NonFiniteError
-from gift.models import Cond
+from gift.models import Cond, load
 from gift.models.sd import StableDiffusion
+from gift.settings import make_attack
 
 CAPTIONS = ["a fox", "the sea", "a fox"]
 
@@ -68,6 +74,13 @@ def _other_vae(model: StableDiffusion) -> None:
         next(model.pipeline.vae.parameters()).add_(1e-3)
 
 
+def _other_norm(model: StableDiffusion) -> None:
+    """The same weights in a network of another configuration."""
+    weights = model.pipeline.vae.state_dict()
+    model.pipeline.vae = type(model.pipeline.vae).from_config({**model.pipeline.vae.config, "norm_num_groups": 2})
+    model.pipeline.vae.load_state_dict(weights)
+
+
 def _other_scale(model: StableDiffusion) -> None:
     model.pipeline.vae.register_to_config(scaling_factor=0.5)
 
@@ -79,9 +92,10 @@ def _other_scale(model: StableDiffusion) -> None:
         (one_byte_off(), lambda _: None),
         (pictures().flip(0), lambda _: None),
         (pictures(), _other_vae),
+        (pictures(), _other_norm),
         (pictures(), _other_scale),
     ],
-    ids=["other pictures", "one byte", "another order", "another autoencoder", "another latent scale"],
+    ids=["other pictures", "one byte", "another order", "another autoencoder", "its configuration", "another latent scale"],
 )
 def test_whatever_changes_the_latents_is_a_miss(
     random_model: StableDiffusion,
@@ -95,6 +109,32 @@ def test_whatever_changes_the_latents_is_a_miss(
     cached = encode_set(random_model, images, CAPTIONS, tmp_path)
     assert counted == [3, 3]
     assert torch.equal(cached.latents, encode_set(random_model, images, CAPTIONS).latents)
+
+
+def test_names_and_dates_are_no_part_of_the_cache_key(random_model: StableDiffusion, counted: list[int], tmp_path: Path) -> None:
+    """Namesakes of two formats have latents of their own, an edit that keeps name and date is seen, another place is not."""
+    folder, cache = tmp_path / "set", tmp_path / "cache"
+    folder.mkdir()
+    for name, seed in (("a.png", 1), ("a.bmp", 2)):
+        Image.fromarray(pictures(1, seed)[0].permute(1, 2, 0).numpy()).save(folder / name)
+    (folder / "a.txt").write_text("a fox")
+
+    def encoded(where: Path) -> torch.Tensor:
+        images, captions, _ = load_folder(where, size=16, default_caption=None)
+        return encode_set(random_model, images, captions, cache).latents
+
+    first = encoded(folder)
+    assert not torch.equal(first[0], first[1])
+    folder.rename(tmp_path / "moved")
+    assert torch.equal(encoded(tmp_path / "moved"), first)
+    assert counted == [2]
+    edited, date = tmp_path / "moved" / "a.bmp", (tmp_path / "moved" / "a.bmp").stat()
+    Image.fromarray(pictures(1, 3)[0].permute(1, 2, 0).numpy()).save(edited)
+    os.utime(edited, ns=(date.st_atime_ns, date.st_mtime_ns))
+    assert edited.stat().st_size == date.st_size
+    again = encoded(tmp_path / "moved")
+    assert counted == [2, 2]
+    assert [torch.equal(a, b) for a, b in zip(first, again, strict=True)] == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -276,3 +316,49 @@ def test_a_reworded_set_has_other_prompts_and_the_same_pictures(random_model: St
     assert torch.equal(other.latents, made.latents)
     torch.testing.assert_close(other.cond["states"], random_model.encode_prompts(other.prompts)["states"])
     assert join_sets([made, encode_set(random_model, pictures(), CAPTIONS)]).mentions == ["a fox", "fox", "", ""]
+
+
+def blacked_out(model: StableDiffusion, monkeypatch: pytest.MonkeyPatch, share: int) -> None:
+    """Has a model draw every `share`-th picture black, as a safety filter does."""
+
+    def sample(
+        self: StableDiffusion, prompts: Sequence[str], seeds: Sequence[int], **_: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        latents = torch.randn(len(prompts), *self.latent_shape, generator=generator)
+        latents[::share] = -1 + 0.1 * latents[::share]
+        return latents, torch.tensor(0)
+
+    def decode(self: StableDiffusion, latents: torch.Tensor) -> torch.Tensor:
+        flat = latents.std(dim=(1, 2, 3)) < 0.5
+        return torch.randint(256, (len(latents), 3, 16, 16), dtype=torch.uint8) * ~flat.view(-1, 1, 1, 1)
+
+    monkeypatch.setattr(StableDiffusion, "sample_latents", sample)
+    monkeypatch.setattr(StableDiffusion, "decode", decode)
+
+
+def test_black_pictures_that_the_model_draws_are_warned_of_wherever_it_draws(
+    random_model: StableDiffusion, concept_set: LatentSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blacked_out(random_model, monkeypatch, 3)
+    asks = [Ask("a fox", seed) for seed in range(6)]
+    bench = Workbench.of(random_model, "a fox")
+    dreambooth = make_attack("dreambooth", {"prior": True, "class_pictures": 6})
+    for draw in (
+        lambda: draw_set(random_model, asks),
+        lambda: bench.concept_set(6),
+        lambda: bench.safe_set(6),
+        lambda: dreambooth.prior_term(random_model, concept_set, 0),
+    ):
+        with pytest.warns(UserWarning, match="2 of 6 pictures that the model drew are one single colour"):
+            draw()
+    blacked_out(random_model, monkeypatch, 99)
+    with pytest.warns(UserWarning, match="1 of 6 pictures"):
+        draw_set(random_model, asks)
+
+
+def test_drawings_are_not_taken_for_one_colour_and_white_is(tiny: Path) -> None:
+    model, art = load(tiny), load_art()
+    white = model.encode_images(torch.full((1, 3, 64, 64), 255, dtype=torch.uint8))
+    drawings = model.encode_images(torch.cat([art.atlas(style)[:4] for style in art.trained_styles]))
+    assert constant_latents(model, torch.cat([drawings, white])) == [len(drawings)]

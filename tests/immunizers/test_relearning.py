@@ -59,7 +59,7 @@ def after_two_steps(how: Immunizer, task: Task) -> State:
 
 def same(a: State, b: State) -> None:
     for name, value in a.items():
-        torch.testing.assert_close(value, b[name], rtol=1e-4, atol=2e-6, msg=lambda told, name=name: f"{name}: {told}")
+        torch.testing.assert_close(value, b[name], rtol=1e-4, atol=2e-6)
 
 
 def shifting(deltas: dict[str, torch.Tensor]) -> Callable[..., AbstractContextManager[int]]:
@@ -208,7 +208,13 @@ def test_resalign_says_what_it_can_not_differentiate(task: Task) -> None:
 
 
 def test_meta_unlearning_takes_the_gradient_of_its_formula(random_model: StableDiffusion, task: Task) -> None:
-    weights = {"keep_unrelated": 0.2, "keep_related": 0.3, "resist": 0.5, "break_related": 0.4, "break_unrelated": 0.6}
+    weights: dict[str, Any] = {
+        "keep_unrelated": 0.2,
+        "keep_related": 0.3,
+        "resist": 0.5,
+        "break_related": 0.4,
+        "break_unrelated": 0.6,
+    }
     how = MetaUnlearning(rate=1e-3, erase=0.0, attacker=STILL, batch_size=2, related=0.5, **weights)
     near, far = by_relation(task.concept, task.safe, 0.5)
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from accelerate import Accelerator
 
 from gift.data.latents import LatentSet
+from gift.errors import NonFiniteError
 from gift.immunizers.base import Task
 from gift.immunizers.simulated import Attacker, Kind, SimulatedAttack
 from gift.models.lora import detach_lora, has_lora
 from gift.models.parameters import select_parameters
 from gift.models.sd import StableDiffusion
+from gift.training.updates import Updater, check_loss
 from tests.conftest import fixed_loss, same_state, state_of
 
 kinds = pytest.mark.parametrize("kind", ["full", "lora"])
@@ -97,6 +101,31 @@ def test_an_error_inside_puts_the_weights_back(task: Task, kind: Kind) -> None:
     with pytest.raises(ZeroDivisionError), attack(weights, torch.Generator().manual_seed(0)):
         raise ZeroDivisionError
     assert fixed_loss(task.model, task.concept) == weights_before
+    take_off(task)
+    assert same_state(state_of(task.model), before)
+
+
+@kinds
+@pytest.mark.parametrize("when", ["its loss", "its step"])
+def test_an_attacker_that_breaks_down_leaves_nothing_behind(
+    task: Task, kind: Kind, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = state_of(task.model)
+    attack = SimulatedAttack(strong(2, kind), task)
+    weights = select_parameters(task.model.denoiser, "all")
+    if when == "its loss":
+        task = replace(task, concept=replace(task.concept, latents=task.concept.latents * float("nan")))
+        attack.task = task
+    else:
+
+        def overflow(self: Updater, factor: float = 1.0) -> float:
+            for parameter in self.parameters:
+                parameter.data.fill_(float("inf"))
+            return 1.0
+
+        monkeypatch.setattr(Updater, "apply", overflow)
+    with pytest.raises(NonFiniteError, match="lower the learning rate"), attack(weights, torch.Generator().manual_seed(0)):
+        check_loss(task.model.mean_loss(*task.safe.batch(2, torch.Generator().manual_seed(1)), torch.Generator().manual_seed(2)))
     take_off(task)
     assert same_state(state_of(task.model), before)
 

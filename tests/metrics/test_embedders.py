@@ -53,6 +53,25 @@ def test_a_local_network_gives_its_own_embeddings(folders: dict[str, Path], kind
     assert torch.allclose(rows, torch.nn.functional.normalize(wanted, dim=-1), atol=1e-5)
 
 
+def test_code_that_comes_with_a_network_is_never_run(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(_: str) -> str:
+        raise AssertionError("the user is asked whether to run it")
+
+    monkeypatch.setattr("builtins.input", asked)
+    folder, mark = tmp_path / "clip", tmp_path / "mark"
+    shutil.copytree(folders["clip"], folder)
+    (folder / "evil.py").write_text(f"open({str(mark)!r}, 'w').close()\n")
+    for name, auto in (("preprocessor_config.json", "AutoImageProcessor"), ("config.json", "AutoConfig")):
+        content = json.loads((folder / name).read_text())
+        own = {"model_type": "evil", "image_processor_type": "Evil", "auto_map": {auto: "evil.Evil"}}
+        (folder / name).write_text(json.dumps(content | own))
+        with pytest.raises(GiftError, match="can't open clip weights"):
+            load_embedder(f"clip:{folder}")
+    assert not mark.exists()
+
+
 def test_the_stand_in_says_so_and_tells_objects_apart() -> None:
     art, embedder = load_art(), load_embedder()
     assert "stand-in" in embedder.name

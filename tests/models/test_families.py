@@ -360,6 +360,35 @@ def test_full_fine_tuning_moves_every_weight_that_it_should(
 
 
 @every
+def test_weights_held_in_bf16_take_adapters_alone(
+    row: Row, model: LatentDiffusion, sets: tuple[LatentSet, LatentSet], tmp_path: Path
+) -> None:
+    low = load(model.save(tmp_path / "m"), size=model.size, held_in="bf16")
+    assert {p.dtype for p in low.denoiser.parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in low.pipeline.vae.parameters()} == {torch.float32}
+    assert " weights in bfloat16, " in low.describe()
+    latents = torch.randn(2, *model.latent_shape, generator=torch.Generator().manual_seed(8))
+    with torch.no_grad():
+        exact, rounded = (m.predict(latents, torch.tensor([300, 700]), m.encode_prompts(PROMPTS)) for m in (model, low))
+    assert rounded.dtype == torch.float32
+    assert (exact - rounded).norm() < 0.05 * exact.norm()
+    assert generated(low).shape == (2, 3, model.image_size, model.image_size)
+    before = state_of(low)
+    attacked = Lora(steps=2, batch_size=2, rank=2)(low, sets[0]).model
+    adapters = [p for name, p in attacked.denoiser.named_parameters() if "lora_" in name]
+    assert {p.dtype for p in adapters} == {torch.float32}
+    assert any(p.any() for name, p in attacked.denoiser.named_parameters() if "lora_B" in name)
+    attacker = Attacker(steps=1, kinds=("lora",), rank=2, batch_size=2)
+    how = Gift(steps=2, settle_steps=1, batch_size=2, attacker=attacker, adapter_rank=2, safe_rate=0.1, immunize_rate=0.1)
+    after = state_of(how(low, *sets))
+    assert moved(before, after)
+    assert {tensor.dtype for tensor in after.values()} == {torch.bfloat16}
+    assert same_state(state_of(low), before)
+    with pytest.raises(GiftError, match="train a LoRA"):
+        Full(steps=1, batch_size=2)(low, sets[0])
+
+
+@every
 @pytest.mark.parametrize("text", [False, True])
 def test_a_lora_file_changes_the_picture_elsewhere(
     row: Row, model: LatentDiffusion, sets: tuple[LatentSet, LatentSet], tmp_path: Path, text: bool

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,8 +52,14 @@ BAD_BYTES = {
     "truncated tail": (GOOD[:-1], "truncated"),
     "surplus": (GOOD + b"x", "broken"),
     "huge length": ((2**63).to_bytes(8, "little") + b"{}", "truncated"),
-    "web page": (b"<!DOCTYPE html><html><body>404</body></html>", "truncated or not"),
-    "picture": (b"\x89PNG\r\n\x1a\n" + bytes(50), "truncated or not"),
+    "web page": (b"<!DOCTYPE html><html><body>404</body></html>", "is a web page, not safetensors; download the weights"),
+    "picture": (b"\x89PNG\r\n\x1a\n" + bytes(50), "is a picture"),
+    "JPEG": (b"\xff\xd8\xff\xe0" + bytes(50), "is a picture"),
+    "GGUF": (b"GGUF\x03\x00\x00\x00" + bytes(50), "is a GGUF file"),
+    "Keras": (b"\x89HDF\r\n\x1a\n" + bytes(50), "is an HDF5 file"),
+    "archive": (b"\x1f\x8b\x08\x00" + bytes(50), "is a gzip archive"),
+    "index": (b'{"weight_map": {"a": "model-00001-of-00002.safetensors"}}', "is a JSON file"),
+    "words": (b"hello, these are no weights at all", "truncated or not"),
     "broken JSON": (headed(b'{"a":'), "broken"),
     "not UTF-8": (headed(b'{"\xff":1}'), "broken"),
     "no offsets": (headed(b'{"a":{}}'), "broken"),
@@ -86,6 +93,15 @@ def test_whole_files_pass(tmp_path: Path) -> None:
     for data in (GOOD, save({}), save({"a": torch.zeros(0)}, {"note": "x"})):
         file.write_bytes(data)
         check_safetensors(file)
+
+
+@pytest.mark.parametrize("start", [b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK", b"{\x00", b"\x1f\x8b"])
+def test_a_header_whose_length_begins_as_another_file_does_passes(tmp_path: Path, start: bytes) -> None:
+    length = int.from_bytes(start, "little")
+    header = json.dumps({"__metadata__": {"note": "x"}})
+    file = tmp_path / "m.safetensors"
+    file.write_bytes(length.to_bytes(8, "little") + header.encode().ljust(length))
+    check_safetensors(file)
 
 
 @few
@@ -189,6 +205,43 @@ def test_folders_that_are_no_model_are_told(saved: Path, tmp_path: Path, kind: s
     shutil.copytree(saved, folder)
     spoil(folder)
     told(lambda: load(folder), words)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        ["evil", "Evil"],
+        ["os", "system"],
+        ["transformers", "AutoModel"],
+        ["diffusers", "DiffusionPipeline"],
+        ["evil"],
+        ["a", "b", "c"],
+    ],
+    ids="/".join,
+)
+def test_code_that_comes_with_a_model_is_never_run(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: list[str]
+) -> None:
+    folder, mark = tmp_path / "m", tmp_path / "mark"
+    shutil.copytree(saved, folder)
+    code = f"open({str(mark)!r}, 'w').close()\nclass Evil:\n    from_pretrained = save_pretrained = None\n"
+    for place in ("evil.py", "pipeline.py", "unet/evil.py"):
+        (folder / place).write_text(code)
+    monkeypatch.syspath_prepend(folder)  # as where a script runs in the model's folder
+    config = json.loads((folder / "unet" / "config.json").read_text())
+    (folder / "unet" / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoModel": "evil.Evil"}}))
+    index = json.loads((folder / "model_index.json").read_text())
+    for content, words in (
+        ({**index, "unet": part}, "may run code that comes with the model; save the pipeline again"),
+        ({**index, "scheduler": part, "more": part}, "may run code that comes with the model"),
+        ({**index, "_class_name": part}, "supported: StableDiffusionPipeline"),
+    ):
+        (folder / "model_index.json").write_text(json.dumps(content))
+        told(lambda: load(folder), words)
+        answer(monkeypatch, folder / "model_index.json")
+        told(lambda: load("owner/name"), words)
+    assert not mark.exists()
+    assert "evil" not in sys.modules
 
 
 @pytest.mark.parametrize(

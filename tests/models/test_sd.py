@@ -10,7 +10,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from gift.errors import GiftError, NonFiniteError
-from gift.models import Cond, take
+from gift.models import Cond, load, take
 from gift.models.objectives import PREDICTIONS
 from gift.models.sd import StableDiffusion
 from gift.pixels import as_bytes, as_float, contact_sheet
@@ -184,4 +184,30 @@ def test_broken_weights_draw_an_error(random_model: StableDiffusion) -> None:
     with torch.no_grad():
         next(random_model.denoiser.parameters()).fill_(float("nan"))
     with pytest.raises(NonFiniteError, match="NaN"):
+        random_model.generate(["fox"], [1], steps=2)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_broken_weights_are_neither_saved_nor_opened(
+    random_model: StableDiffusion, tmp_path: Path, part: str, value: float
+) -> None:
+    random_model.save(tmp_path / "m")
+    before = {p.relative_to(tmp_path): p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    name, weight = list(getattr(random_model.pipeline, part).named_parameters())[-1]
+    with torch.no_grad():
+        weight.flatten()[0] = value
+    with pytest.raises(NonFiniteError, match=f"{part}.{name} holds NaN or infinite values, so nothing was written"):
+        random_model.save(tmp_path / "m")
+    assert {p.relative_to(tmp_path): p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+    random_model.pipeline.save_pretrained(tmp_path / "broken")
+    with pytest.raises(NonFiniteError, match=f"is broken: {part}.{name} holds NaN or infinite values; get it again") as caught:
+        load(tmp_path / "broken")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_autoencoder_that_draws_nan_is_told(random_model: StableDiffusion) -> None:
+    with torch.no_grad():
+        random_model.pipeline.vae.decoder.conv_out.bias.fill_(float("nan"))
+    with pytest.raises(NonFiniteError, match="the autoencoder draws NaN or infinite pictures"):
         random_model.generate(["fox"], [1], steps=2)

@@ -25,6 +25,7 @@ TITLES = {
 ENDS = {"original": (0.98, 0.96), "esd": (0.9, 0.21), "ascent": (0.79, 0.13), "imma": (0.5, 0.2), "gift": (0.13, 0.04)}
 STARTS = {"original": 0.94, "esd": 0.04, "ascent": 0.0, "imma": 0.0, "gift": 0.0}
 SAFE = {"original": 0.91, "esd": 0.9, "ascent": 0.62, "imma": 0.83, "gift": 0.86}
+NEAR = {"original": 0.88, "esd": 0.83, "ascent": 0.41, "imma": 0.66, "gift": 0.75}
 ATTACKS = {"lora": ("LoRA, rank 4", True, 0.9), "full": ("Full fine-tuning", False, 0.21)}
 
 
@@ -100,6 +101,7 @@ def result() -> dict[str, Any]:
                 "safe_accuracy": SAFE[method],
                 "fid": 1.3,
                 "kid": 0.001,
+                "neighbours": {"names": ["toadstool", "acorn"], "score": NEAR[method], "original_score": NEAR["original"]},
                 "flags": [],
             }
             for method, (title, about) in TITLES.items()

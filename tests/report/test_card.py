@@ -154,6 +154,16 @@ def test_the_numbers_are_the_demonstrations(demo: Path) -> None:
     }
 
 
+def test_neighbours_are_told_where_they_were_measured(demo: Path) -> None:
+    text = card(demo / "model", evidence=demo)
+    assert (
+        "Of the concept's nearest neighbours (toadstool and acorn) it still draws 0.75 so that the recogniser finds them "
+        "(original model: 0.88)." in text
+    )
+    change(demo, lambda r: [method.pop("neighbours") for method in r["methods"]])
+    assert "nearest neighbours" not in card(demo / "model", evidence=demo)
+
+
 def test_attacks_are_told_with_steps_rate_and_pictures(demo: Path) -> None:
     change(demo, lambda r: r["attacks"][1]["arguments"].update(shots=6))
     text = card(demo / "model", evidence=demo)

@@ -39,6 +39,17 @@ def test_every_method_attack_and_row_is_there_once(folder: Path) -> None:
     assert {"0.00", "0.13", "0.86", "1.30", "61", "32", "912"} <= set(gift)
 
 
+def test_neighbours_are_shown_for_every_method_where_they_were_measured(folder: Path) -> None:
+    record = change(folder, lambda r: None)
+    text = seen(folder).text
+    assert "The concepts most like “mushroom”, which no defence was to touch: toadstool, acorn." in text
+    shown = text.partition("Neighbours' score")[2]
+    for method in record["methods"]:
+        assert f"{method['title']}{method['neighbours']['score']:.2f}" in shown
+    change(folder, lambda r: [method.pop("neighbours") for method in r["methods"]])
+    assert "which no defence was to touch" not in seen(folder).text
+
+
 def test_writes_where_the_caller_is_told(folder: Path) -> None:
     assert write_page(folder) == folder / "report" / "index.html"
     assert [file.name for file in (folder / "report").iterdir()] == ["index.html"]

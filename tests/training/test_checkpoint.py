@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import errno
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load, save
 
 from gift.errors import GiftError
-from gift.training.checkpoint import MARKER, Checkpoints, flatten, unflatten
+from gift.files import whole_folder
+from gift.training.checkpoint import MARKER, Checkpoints, clear_below, flatten, unflatten
 
 SETTINGS = {"rate": 1e-3, "kinds": ("full", "lora")}
 
@@ -155,10 +156,12 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(kept: Checkpoints, nam
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"rate": 2e-3, "kinds": ("full", "lora")}, r"other settings \(rate differ"),
-        ({"rate": 1e-3, "kinds": ("full",)}, r"\(kinds differ"),
-        ({"rate": 1e-3}, r"\(kinds differ"),
-        ({**SETTINGS, "new": 1}, r"\(new differ"),
+        ({"rate": 2e-3, "kinds": ("full", "lora")}, r"other settings \(rate: 0.001 -> 0.002\)"),
+        ({"rate": 1e-3, "kinds": ("full",)}, r'\(kinds: \["full", "lora"\] -> \["full"\]\)'),
+        ({"rate": 1e-3, "kinds": ("full", "dora")}, r'\(kinds.2: "lora" -> "dora"\)'),
+        ({"rate": 1e-3}, r"kinds: .* -> null"),
+        ({**SETTINGS, "new": {"a": 1}}, r"\(new.a: null -> 1\)"),
+        ({**SETTINGS, **{f"new {i}": "x" * 200 for i in range(9)}}, r"\.\.\., and 5 more\)"),
     ],
 )
 def test_other_settings_are_refused(kept: Checkpoints, changed: dict[str, Any], words: str) -> None:
@@ -184,24 +187,28 @@ def test_a_save_that_fails_keeps_the_old_ones(kept: Checkpoints, monkeypatch: py
     assert newest(kept) == 4
 
 
-def test_a_kill_between_writing_and_renaming_keeps_the_old_one(kept: Checkpoints, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Killed(BaseException):
-        pass
-
+def test_a_disk_without_room_keeps_the_old_ones(kept: Checkpoints, monkeypatch: pytest.MonkeyPatch) -> None:
     kept.save(2, at(2))
-    real, left = os.replace, list[str]()
-
-    def die(source: Any, target: Any) -> None:
-        shutil.copytree(source, kept.folder / "copy")  # what a real kill would leave, for nothing tidies up after it
-        raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr("os.replace", die)
-        with pytest.raises(Killed):
-            kept.save(4, at(4))
-    real(kept.folder / "copy", kept.folder / ".step-00000004-part-abc")
-    left = names(kept)
-    assert left == [".step-00000004-part-abc", "step-00000002"]
-    assert newest(kept) == 2
+    size = sum(file.stat().st_size for file in (kept.folder / "step-00000002").iterdir())
+    usage = SimpleNamespace(free=size - 1)
+    monkeypatch.setattr("shutil.disk_usage", lambda place: usage)
+    with pytest.raises(GiftError, match=r"no room for .*step-00000004: 0.0 MB are needed and 0.0 MB are free; nothing was written"):
+        kept.save(4, at(4))
+    assert names(kept) == ["step-00000002"]
+    usage.free = size
     kept.save(4, at(4))
     assert newest(kept) == 4
+
+
+def test_what_a_kill_leaves_is_passed_over_and_removed_but_not_what_a_live_run_writes(kept: Checkpoints) -> None:
+    """The first half of a save, a removal that was cut short, and a save that is under way."""
+    kept.save(2, at(2))
+    dead = [".step-00000004-part-abcdefg0", ".step-00000001-part-0123abcd"]
+    others = [".step-00000004-part-abc", ".backup-step-9-part-abcdefg0", ".part-abcdefg0"]
+    for name in (*dead, *others):
+        shutil.copytree(kept.folder / "step-00000002", kept.folder / name)
+    with whole_folder(kept.folder / "step-00000006") as part:
+        assert newest(kept) == 2
+        assert names(kept) == sorted([*others, part.name, "step-00000002"])
+    assert clear_below(kept.folder.parent) == 1
+    assert names(kept) == sorted([*others, "step-00000006"])

@@ -111,12 +111,23 @@ def test_a_tracker_gets_the_folder_and_the_configuration(monkeypatch: pytest.Mon
     book.requires_logging_directory = True  # type: ignore[attr-defined]
     monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "tensorboard", book)
     monkeypatch.setattr(tracking, "get_available_trackers", lambda: ["tensorboard"])
-    reporter = tracked(Silent(), "tensorboard", tmp_path / "out", {"seed": 3, "options": {"a": [1]}})
+    config = {"seed": 3, "concept": ["a", "b"], "ema": None, "options": {"a": [1], "deep": {"b": {"c": 1e-5}}, "none": {}}}
+    reporter = tracked(Silent(), "tensorboard", tmp_path / "out", config)
     assert not made, "nothing begins before a run does"
     reporter.start("full", 1)
     assert made[0].calls == [
         ("made", ("out", str(tmp_path / "out" / "tracking"))),
-        ("config", {"seed": "3", "options": "{'a': [1]}"}),
+        (
+            "config",
+            {
+                "seed": "3",
+                "concept": "['a', 'b']",
+                "ema": "None",
+                "options.a": "[1]",
+                "options.deep.b.c": "1e-05",
+                "options.none": "{}",
+            },
+        ),
     ]
 
 

@@ -23,7 +23,7 @@ from gift.training.checkpoint import Checkpoints
 from gift.training.loop import Logs
 from gift.training.measure import Meter
 from gift.training.precision import EXACT, Saving, make_accelerator
-from gift.training.progress import Reporter
+from gift.training.progress import Reporter, say_repeats
 from gift.training.updates import OptimiserName, Rate, ScheduleName
 
 Observe = Callable[[int, DenoisingModel], Any]
@@ -169,6 +169,7 @@ class Attack(BaseModel, ABC):
             raise GiftError(f"attack '{self.name}' needs a public base model; give it as base=")
         if type(self).prepare is not Attack.prepare:
             refuse(f"attack '{self.name}'", "use lora, full or dreambooth")
+        say_repeats(reporter, "pictures", len(data), self.batch_size)
         work = self.start(model, base)
         work.denoiser.train()
         accelerator = accelerator or make_accelerator(model)

@@ -36,7 +36,9 @@ def remember(work: Work) -> tuple[Value, bool]:
         _pass_gate(work)
         return KINDS[work.piece.kind](work)
 
-    return work.store.remember(work.piece.kind, work.piece.content, compute), bool(fresh)
+    value = work.store.remember(work.piece.kind, work.piece.content, compute)
+    work.checkpoints().clear()  # not before the piece is written
+    return value, bool(fresh)
 
 
 def _pass_gate(work: Work) -> None:

@@ -48,5 +48,6 @@ class DemoConfig(BaseModel):
     attack_pictures: int = Field(default=48, ge=2, description="the attacker's")
     evaluation_pictures: int = Field(default=30, ge=2, description="a concept score")
     safe_evaluation_pictures: int = Field(default=120, ge=4, description="safe accuracy, FID, KID")
+    neighbour_pictures: int = Field(default=24, ge=0, description="of the concept's nearest neighbours together; 0 leaves them out")
     method_options: dict[str, dict[str, Any]] = Field(default_factory=dict, description="hyperparameters by method")
     attack_options: dict[str, dict[str, Any]] = Field(default_factory=dict, description="hyperparameters by attack")

@@ -12,6 +12,8 @@ import torch
 
 from gift.attacks import ATTACKS
 from gift.bench.config import CONTROL, METHODS, DemoConfig, method_options
+from gift.bench.identity import options_of
+from gift.bench.neighbours import neighbour_scores
 from gift.bench.price import price_of
 from gift.bench.store import Store
 from gift.bench.trial import Scored, attack_and_score, score_model
@@ -43,6 +45,7 @@ class Outcome:
     config: DemoConfig
     scored: dict[str, Scored] = field(default_factory=dict)
     prices: dict[str, dict[str, Any]] = field(default_factory=dict)
+    neighbours: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     trials: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     costs: dict[str, Defended] = field(default_factory=dict)
     seconds: float = 0.0
@@ -100,6 +103,7 @@ class Demo:
                     f"the original model never draws '{self.bench.concept}', so nothing can be shown; choose another concept"
                 )
             out.prices[name] = self.price(name, defended.model, out.prices.get("original"))
+            out.neighbours[name] = self.neighbours(name, defended.model)
             for attack in self.attacks:
                 out.trials[name, attack] = self.trial(name, attack, defended.model, attack_set, out.scored[name])
         out.seconds = time.perf_counter() - began
@@ -117,9 +121,13 @@ class Demo:
             "model": config.model,
             "concept": config.concept,
             "seed": config.seed,
-            "methods": [repr(m) for m in self.methods(chain)],
+            "methods": [options_of(m) for m in self.methods(chain)],
             "sets": sizes,
         }
+
+    def checkpoints(self, name: str, settings: dict[str, Any]) -> Checkpoints:
+        """Where a training keeps its state until its piece is written."""
+        return Checkpoints(self.folder / "work" / "checkpoints" / name, settings)
 
     def sets(self) -> tuple[LatentSet, LatentSet]:
         """D_h and D_s, drawn once for all methods."""
@@ -139,15 +147,16 @@ class Demo:
         method = self.methods(last)[0]
         settings = self.settings(chain)
 
+        kept = self.checkpoints(chain, settings)
+
         def compute() -> dict[str, Any]:
             concept, safe = self.sets()
-            kept = Checkpoints(self.folder / "work" / "checkpoints" / chain, settings)
             with Meter() as meter:
                 model = method(start.model, concept, safe, seed=self.config.seed, checkpoints=kept, reporter=self.reporter)
-            kept.clear()
             return {"weights": dict(model.denoiser.state_dict()), "seconds": meter.seconds, "peak_mb": meter.peak_mb}
 
         piece = self.store.remember(f"defence/{chain}", settings, compute)
+        kept.clear()
         model = self.bench.model.copy()
         model.denoiser.load_state_dict(piece["weights"])
         model.denoiser.eval().requires_grad_(False)
@@ -179,22 +188,35 @@ class Demo:
         measured = price_of(self.bench, asks, images, original["images"] if original else images)
         return {"images": images, "safe_accuracy": mean(measured["scores"]), **measured}
 
+    def neighbours(self, name: str, model: DenoisingModel) -> dict[str, list[float]]:
+        """The scores of the concept's nearest neighbours before any attack, by their names; none if none are asked for."""
+        n = self.config.neighbour_pictures
+        if not n:
+            return {}
+        settings = {**self.settings(self.chains[name]), "n": n}
+        found: dict[str, list[float]] = self.store.remember(
+            f"neighbours/{name}", settings, lambda: neighbour_scores(self.bench, model, n)
+        )["scores"]
+        return found
+
     def trial(self, name: str, attack: str, model: DenoisingModel, data: LatentSet, before: Scored) -> dict[str, Any]:
         """One attack with its curve."""
         how = self.attacks[attack]
-        settings = {**self.settings(self.chains[name]), "attack": repr(how), "n": self.config.evaluation_pictures}
+        settings = {**self.settings(self.chains[name]), "attack": options_of(how), "n": self.config.evaluation_pictures}
         settings["pictures"] = self.config.attack_pictures
 
+        kept = self.checkpoints(f"{name}-{attack}", settings)
+
         def compute() -> dict[str, Any]:
-            kept = Checkpoints(self.folder / "work" / "checkpoints" / f"{name}-{attack}", settings)
             asks = self.bench.asks(self.config.evaluation_pictures)
             done = attack_and_score(
                 model, how, data, asks, self.scorer, seed=self.config.seed, before=before, checkpoints=kept, reporter=self.reporter
             )
-            kept.clear()
             return {
                 "seen": [[step, {"images": s.images, "scores": s.scores}] for step, s in sorted(done.seen.items())],
                 **done.training(),
             }
 
-        return self.store.remember(f"attack/{name}/{attack}", settings, compute)
+        piece = self.store.remember(f"attack/{name}/{attack}", settings, compute)
+        kept.clear()
+        return piece

@@ -14,6 +14,7 @@ from gift.bench.workbench import Folders, Workbench, folders_of
 from gift.data.concept import speaks_art
 from gift.data.mention import reworded
 from gift.errors import GiftError
+from gift.metrics.collapse import blank
 from gift.metrics.concept import mean
 from gift.metrics.embedders import STAND_IN, load_embedder
 from gift.metrics.intervals import bootstrap
@@ -63,6 +64,7 @@ def evaluate_model(
     """
     compared = [load_embedder(which) for which in similarity]
     opened = model if isinstance(model, DenoisingModel) else load(model)
+    base = original if isinstance(original, DenoisingModel) else load(original)
     bench = Workbench.of(opened, concept, seed)
     if embeds and len(bench.concepts) > 1:
         raise GiftError(f"--embeds is about one concept; evaluate {len(bench.concepts)} concepts one by one")
@@ -77,19 +79,18 @@ def evaluate_model(
     word = open_placeholder(opened, embeds) if embeds else None
     asks = bench.safe_evaluation(safe_pictures)
     words, seeds = [a.prompt for a in asks], [a.seed for a in asks]
-    safe = opened.generate(words, seeds)
-    base = original if isinstance(original, DenoisingModel) else load(original)
     if speaks_art(base.tokenizers["text_encoder"]) is (bench.art is None) or base.image_size != opened.image_size:
         raise GiftError(
             f"{base.source} is not the original of {opened.source}: its vocabulary or picture size differs; give --original"
         )
-    reference = base.generate(words, seeds)
+    safe, reference = opened.generate(words, seeds), base.generate(words, seeds)
     price = price_of(bench, asks, safe, reference)
-    rows = []
+    rows, flags = [], blank(reference, "of the original")
     for each, scorer, folder in zip(benches, scorers, folders, strict=True):
         plain = each.asks(pictures)
         own = [replace(a, prompt=reworded(a.prompt, a.mention, lambda _: word)) for a in plain] if word else plain
         found, before = score_model(opened, own, scorer), score_model(base, plain, scorer)
+        flags += blank(found.images, f"of '{each.concept}'")
         others = [concept for concept in bench.concepts if concept != each.concept]
         beside = replace(bench, concepts=(each.concept, *others))
         near = _neighbours(beside, opened, base, neighbour_pictures) if neighbour_pictures and bench.art else None
@@ -114,7 +115,7 @@ def evaluate_model(
         "kid": price["kid"],
         "diversity": price["diversity"],
         "similarity": {by.key: shift_of(by, safe, reference) for by in compared},
-        "flags": [price["collapse"]] if price["collapse"] else [],
+        "flags": [*([price["collapse"]] if price["collapse"] else []), *flags],
         "concepts": rows,
         "safe_scores": price["scores"],
     }

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from gift.attacks import ATTACKS, Attack
 from gift.bench.config import CONTROL, LARGEST_SEED, method_options
 from gift.bench.harmless import HarmlessConfig
 from gift.bench.space import SearchConfig
+from gift.config_file import read_yaml
 from gift.errors import GiftError, one_of
 from gift.immunizers import IMMUNIZERS, Immunizer
 from gift.metrics.embedders import STAND_IN
@@ -213,12 +213,7 @@ def read_grid(source: Path | str) -> Grid:
         if str(source) not in bundled():
             raise one_of("grid", str(source), bundled())
         path = GRIDS / f"{source}.yaml"
-    try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise GiftError(f"can't read the grid {path}: {error}; check the path, or name one of: {', '.join(bundled())}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise GiftError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    value = read_yaml(path, "the grid", f"check the path, or name one of: {', '.join(bundled())}")
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         raise GiftError(f"{path} is not a list of 'option: value' lines; see the bundled grids: {', '.join(bundled())}")
     grid = validated(Grid, value, "grid")

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from importlib.metadata import version
+from typing import Any
 
 import torch
 
 from gift import __version__
+from gift.attacks import Attack
 from gift.data.latents import fingerprint
+from gift.immunizers import Immunizer
 from gift.models import DenoisingModel
 
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate")
@@ -21,7 +25,7 @@ def libraries() -> dict[str, str]:
 
 
 def model_identity(model: DenoisingModel) -> str:
-    """A hash of all that decides what a model draws: weights, vocabularies, scheduler. Its place on the disk is no part of it."""
+    """A hash of all that decides what a model draws: weights, vocabularies, scheduler, options; where it lies is no part of it."""
     pipeline = model.pipeline
     networks = {"denoiser": model.denoiser, "vae": pipeline.vae, **model.text_encoders}
     words = {name: sorted(tokenizer.get_vocab().items()) for name, tokenizer in model.tokenizers.items()}
@@ -31,7 +35,45 @@ def model_identity(model: DenoisingModel) -> str:
         "words": words,
         "scheduler": [type(pipeline.scheduler).__name__, scheduler],
     }
+    options = {key: value for key, value in pipeline.config.items() if key[:1] != "_" and isinstance(value, bool | int | float)}
+    unusual = {key: value for key, value in options.items() if value and key != "requires_safety_checker"}
+    if (size := getattr(model, "size", None)) is not None:
+        unusual["size"] = size
+    if unusual:
+        parts["options"] = unusual
     return digest(parts)
+
+
+@torch.no_grad()
+def weights_sketch(model: DenoisingModel) -> str:
+    """A hash of a few values of every weight: quick at any size, and other after any training that moved them.
+
+    At most 64 values a tensor, evenly apart (choice); where all of a model's weights count, `model_identity` reads them.
+    """
+    found = hashlib.sha256()
+    for name, network in sorted({"denoiser": model.denoiser, **model.text_encoders}.items()):
+        for part, tensor in sorted(network.state_dict().items()):
+            flat = tensor.detach().flatten()
+            some = flat[:: max(1, len(flat) // 64)].cpu().contiguous()
+            found.update(f"{name}.{part}{tuple(tensor.shape)}".encode() + some.view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()[:16]
+
+
+def options_of(how: Attack | Immunizer) -> dict[str, Any]:
+    """A method or an attack with all of its options, as JSON."""
+    return {"name": how.name, **how.model_dump(mode="json")}
+
+
+def run_settings(model: DenoisingModel, how: Sequence[Attack | Immunizer], **more: Any) -> dict[str, Any]:
+    """What a training run is of, for its checkpoints: a run that differs in any of it does not go on from them.
+
+    Args:
+        model: the weights at the start.
+        how: the methods up to this one, or the attack, with all of their options.
+        **more: whatever else the outcome depends on, as JSON.
+    """
+    methods = [options_of(one) for one in how]
+    return {"method": methods[0] if len(methods) == 1 else methods, "model": model.source, "weights": weights_sketch(model), **more}
 
 
 def digest(value: object) -> str:

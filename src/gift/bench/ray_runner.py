@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -16,6 +17,17 @@ from gift.bench.runner import Done, work
 from gift.errors import GiftError
 
 LOCAL = "local"
+ADDRESS = re.compile(r"(local|auto|(ray://)?[^\s/:]+:\d{1,5})")
+
+
+def check_address(address: str) -> None:
+    """Verifies the form of a cluster's address.
+
+    Raises:
+        GiftError: it is none.
+    """
+    if not ADDRESS.fullmatch(address):
+        raise GiftError(f"'{address}' is no address of a Ray cluster; give 'local', 'auto' or HOST:PORT")
 
 
 def _work(folder: Path, piece: Piece, threads: int, prepare: Callable[[], None] | None) -> Done:

@@ -11,6 +11,7 @@ import torch
 from gift import __version__
 from gift.bench.config import CONTROL
 from gift.bench.demo import Demo, Outcome
+from gift.bench.neighbours import neighbour_damage
 from gift.bench.provenance import commit, machine
 from gift.bench.record import Result
 from gift.data.prompts import Ask
@@ -75,6 +76,7 @@ class Writer:
         chain = self.demo.chains[name]
         methods = self.demo.methods(chain)
         price, cost, scored = self.outcome.prices[name], self.outcome.costs[name], self.outcome.scored[name]
+        near, original = (self.outcome.neighbours[which] for which in (name, "original"))
         self.show(name, None, 0, "concept", scored.images, scored.scores, self.asks)
         self.show(name, None, 0, "safe", price["images"], price["scores"], self.safe_asks)
         return {
@@ -89,6 +91,7 @@ class Writer:
             "safe_accuracy": price["safe_accuracy"],
             "fid": price["fid"],
             "kid": price["kid"],
+            "neighbours": neighbour_damage(near, original) if near else None,
             "flags": [price["collapse"]] if price["collapse"] else [],
         }
 

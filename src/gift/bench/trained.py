@@ -28,17 +28,15 @@ def defend(work: Work) -> Value:
     """The weights that the last method of a chain leaves, and what the whole chain cost."""
     settings = work.piece.settings
     method = make_immunizers(settings["method"], settings["arguments"])[0]
-    kept = work.checkpoints()
     with Meter() as meter:
         model = method(
             work.model("start"),
             work.latent_set("concept"),
             work.latent_set("safe"),
             seed=settings["seed"],
-            checkpoints=kept,
+            checkpoints=work.checkpoints(),
             reporter=work.reporter,
         )
-    kept.clear()
     earlier = work.need("start") if "start" in work.piece.needs else {"seconds": 0.0, "peak_mb": 0.0, "steps": 0}
     return {
         "weights": dict(model.denoiser.state_dict()),
@@ -53,8 +51,7 @@ def run_trial(work: Work, how: Attack, part: str = "", watch: Watch | None = Non
     settings = work.piece.settings
     pictures, n = settings["sizes"]
     context, score = work.context, work.need("score")
-    kept = work.checkpoints(part)
-    done = attack_and_score(
+    return attack_and_score(
         work.model(),
         how,
         context.attack_set(pictures),
@@ -64,12 +61,10 @@ def run_trial(work: Work, how: Attack, part: str = "", watch: Watch | None = Non
         harmless=context.bench.harmless_set(pictures) if how.needs_harmless else None,
         base=opened(work.piece.places["base"])[0] if how.needs_base else None,
         before=Scored(score["images"], score["scores"]),
-        checkpoints=kept,
+        checkpoints=work.checkpoints(part),
         reporter=work.reporter,
         watch=watch,
     )
-    kept.clear()
-    return done
 
 
 def as_value(how: Attack, done: Trial) -> Value:
@@ -113,6 +108,8 @@ def search_worst(work: Work) -> Value:
     name = Store.key("study", lasting)  # more trials go on from the same study
 
     def attempt(number: int, how: Attack, watch: Watch) -> Value:
-        return as_value(how, run_trial(work, how, f"-{number}", watch))
+        value = as_value(how, run_trial(work, how, f"-{number}", watch))
+        work.checkpoints(f"-{number}").clear()
+        return value
 
     return search(config, first, attempt, work.folder / "studies" / f"{name}.db", seed=settings["seed"], reporter=work.reporter)

@@ -13,11 +13,13 @@ from gift.bench.workbench import Scorer
 from gift.data.latents import LatentSet
 from gift.data.mention import reworded
 from gift.data.prompts import Ask
+from gift.errors import NotEnoughMemory
 from gift.metrics.concept import mean
 from gift.models import DenoisingModel
+from gift.room import explained
 from gift.training.checkpoint import Checkpoints
 from gift.training.precision import EXACT, Saving
-from gift.training.progress import Reporter
+from gift.training.progress import Reporter, Silent
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,11 @@ def score_model(model: DenoisingModel, asks: Sequence[Ask], scorer: Scorer) -> S
 
     Raises:
         NonFiniteError: the model draws NaN.
+        NotEnoughMemory: there is no room for a single picture, or for the scorer.
     """
     images = model.generate([a.prompt for a in asks], [a.seed for a in asks])
-    return Scored(images, scorer(images))
+    with explained("to score pictures"):
+        return Scored(images, scorer(images))
 
 
 def steps_to_look(steps: int) -> list[int]:
@@ -92,6 +96,7 @@ def attack_and_score(
     reporter: Reporter | None = None,
     watch: Watch | None = None,
     saving: Saving = EXACT,
+    patient: bool = False,
 ) -> Trial:
     """Attacks a copy of `model` and scores it at `steps_to_look`.
 
@@ -112,12 +117,29 @@ def attack_and_score(
         reporter: told of progress.
         watch: told of each look after the first; again of those that a resumed run takes again.
         saving: of memory and time, against rounding.
-    """
-    own = [replace(ask, prompt=reworded(ask.prompt, ask.mention, attack.word)) for ask in asks]
-    first = {0: before or score_model(model, asks, scorer)} if own == list(asks) else {}
+        patient: go on without the looks for which memory gives out, rather than stop: the training fits, and its weights count.
 
-    def observe(step: int, attacked: DenoisingModel) -> dict[str, object]:
-        scored = score_model(attacked, own, scorer)
+    Raises:
+        NotEnoughMemory: for a look, unless `patient`.
+    """
+    say = reporter.say if reporter else Silent().say
+
+    def look_at(step: int, shown: DenoisingModel, asks: Sequence[Ask]) -> Scored | None:
+        try:
+            return score_model(shown, asks, scorer)
+        except NotEnoughMemory as error:
+            if not patient:
+                raise
+            say(f"warning: no score at step {step}: {error}")
+            return None
+
+    own = [replace(ask, prompt=reworded(ask.prompt, ask.mention, attack.word)) for ask in asks]
+    first = {0: before or look_at(0, model, asks)} if own == list(asks) else {}
+
+    def observe(step: int, attacked: DenoisingModel) -> dict[str, object] | None:
+        scored = look_at(step, attacked, own)
+        if scored is None:
+            return None
         if watch:
             watch(step, scored)
         return {"images": scored.images, "scores": scored.scores}
@@ -135,5 +157,5 @@ def attack_and_score(
         reporter=reporter,
         saving=saving,
     )
-    seen = {step: Scored(found["images"], list(found["scores"])) for step, found in done.observations}
-    return Trial(done, first | seen, own)
+    seen = {step: Scored(found["images"], list(found["scores"])) for step, found in done.observations if found is not None}
+    return Trial(done, {step: scored for step, scored in first.items() if scored} | seen, own)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gift.attacks import Attack
+from gift.bench.identity import run_settings
 from gift.bench.search import search
 from gift.bench.space import SearchConfig
 from gift.bench.trained import as_value
@@ -67,9 +68,10 @@ def find_worst(
     data = bench.attack_set(pictures, concept_images, cache)
 
     def attempt(number: int, how: Attack, watch: Watch) -> dict[str, Any]:
-        settings = {"attack": repr(how), "concept": concept, "seed": seed, **saving.settings()}
-        kept = Checkpoints(folder / "work" / f"trial-{number}", settings)
         harmless = bench.harmless_set(pictures, None, cache) if how.needs_harmless else None
+        rest = {"concept": concept, "seed": seed, "pictures": data.identity, "evaluation pictures": evaluation_pictures}
+        rest |= saving.settings() | {"similarity": similarity}
+        kept = Checkpoints(folder / "work" / f"trial-{number}", run_settings(model, [how], **rest))
         done = attack_and_score(
             model,
             how,

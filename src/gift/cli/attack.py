@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,13 +13,16 @@ from gift.cli.common import (
     CompileOption,
     ConfigOption,
     EmaOption,
+    HeldOption,
     ModelArgument,
     OneOption,
     PrecisionOption,
+    RestartOption,
     SeedOption,
     SetOption,
     TrackerOption,
     VariantOption,
+    begin_afresh,
     check_pictures,
     output_folder,
     reporting,
@@ -28,11 +31,16 @@ from gift.cli.common import (
     write_config,
 )
 
+if TYPE_CHECKING:
+    from gift.api import Curve
+    from gift.cli.configs import AttackConfig
+
 
 @reporting
 def attack(
     model: ModelArgument = None,
     variant: VariantOption = None,
+    held_in: HeldOption = None,
     concept: OneOption = None,
     attack: Annotated[str | None, typer.Option("--attack", help="See gift list attacks.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps.", min=0)] = None,
@@ -54,6 +62,7 @@ def attack(
     compile_with: CompileOption = None,
     tracker: TrackerOption = None,
     config: ConfigOption = None,
+    restart: RestartOption = False,
     seed: SeedOption = None,
     settings: SetOption = None,
 ) -> None:
@@ -64,6 +73,7 @@ def attack(
     flags: dict[str, Any] = {
         "model": model,
         "variant": variant,
+        "held_in": held_in,
         "concept": concept,
         "attack": attack,
         "steps": steps,
@@ -77,17 +87,15 @@ def attack(
     flags |= {"skip_bad_images": skip_bad_images, "search": search, "similarity": similarity, "kohya": kohya}
     given = resolve(config, flags, settings)
     from gift.api import attack as run
+    from gift.attacks import Lora
     from gift.bench.workbench import Workbench
     from gift.cli.configs import AttackConfig
     from gift.cli.searching import search_attack
     from gift.errors import GiftError
-    from gift.files import write_json
-    from gift.metrics.flags import attack_flags
     from gift.models import load
-    from gift.models.kohya import write_kohya
-    from gift.models.lora import LORA_FILE
     from gift.parallel import launched
     from gift.settings import make_attack, validated
+    from gift.training.checkpoint import clear_below
     from gift.training.progress import Live
     from gift.training.tracking import finish, tracked
 
@@ -97,19 +105,25 @@ def attack(
     chosen = validated(AttackConfig, given, "attack")
     if chosen.search and launched() > 1:
         raise GiftError("a search is for one process; leave --search out, or accelerate launch")
-    make_attack(chosen.attack, {"steps": chosen.steps, **chosen.options})
+    how = make_attack(chosen.attack, {"steps": chosen.steps, **chosen.options})
+    if how.needs_base:
+        raise GiftError(f"attack '{how.name}' leans on a public base model, which gift.attack(..., base=...) and grids can give it")
+    if chosen.kohya and not isinstance(how, Lora):
+        raise GiftError(f"--kohya is for LoRA files, and attack '{how.name}' writes none; leave it out, or use --attack lora")
+    chosen.saving.check()
     reporter = tracked(Live(), chosen.tracker, output, chosen.model_dump(mode="json"))
     with output_folder(output) as folder:
         check_pictures(chosen.concept_images, skip_bad_images=chosen.skip_bad_images)
-        opened = load(chosen.model, variant=chosen.variant)
+        opened = load(chosen.model, variant=chosen.variant, held_in=chosen.held_in)
         bench = Workbench.of(opened, chosen.concept, chosen.seed, skip_bad_images=chosen.skip_bad_images)
         bench.judge(chosen.similarity, 2, chosen.concept_images)  # told before anything is written
         reporter.say(opened.describe())
+        begin_afresh(restart, folder / "work", reporter.say)
         write_config(folder, "attack", chosen.model_dump(mode="json"))
         if chosen.search:
             search_attack(opened, chosen, folder, reporter)
             return
-        rest = chosen.model_dump(exclude={"saving", "tracker", "model", "variant", "options", "search", "kohya"})
+        rest = chosen.model_dump(exclude={"saving", "tracker", "model", "variant", "held_in", "options", "search", "kohya"})
         curve = run(
             opened,
             **rest,
@@ -117,29 +131,44 @@ def attack(
             work=folder / "work" / "steps",
             reporter=reporter,
             saving=chosen.saving,
+            keep_work=True,
             **chosen.options,
         )
-        done = curve.trial.attacked
-        curve.save(folder / "weights")
-        if chosen.kohya:
-            write_kohya(folder / "weights" / LORA_FILE)
-        flags_found = attack_flags([x["loss"] for x in done.logs], [x["gradient_norm"] for x in done.logs], done.matched)
-        write_json(
-            folder / "attack.json",
-            {
-                "config": chosen.model_dump(mode="json"),
-                "curve": [list(point) for point in curve],
-                "scores": {str(step): seen.scores for step, seen in curve.trial.seen.items()},
-                "losses": [x["loss"] for x in done.logs],
-                "trained_tensors": done.matched,
-                "seconds": round(done.seconds, 2),
-                "peak_mb": round(done.peak_mb, 1),
-                "flags": flags_found,
-            },
-        )
+        done, flags_found = curve.trial.attacked, write(folder, chosen, curve)
+        clear_below(folder / "work" / "steps")
         for step, score in curve:
             print(f"step {step:>5}  {'likeness' if chosen.similarity else 'concept score'} {score:.3f}")
         for flag in flags_found:
             print(f"note: {flag}")
         finish(reporter)
         reporter.say(f"weights in {folder / 'weights'} after {done.seconds:.0f} s; {done.matched} tensors trained")
+
+
+def write(folder: Path, chosen: AttackConfig, curve: Curve) -> list[str]:
+    """Writes the attacked weights and `attack.json`; returns what is odd about the run."""
+    from gift.bench.trial import steps_to_look
+    from gift.files import write_json
+    from gift.metrics.flags import attack_flags
+    from gift.models.kohya import write_kohya
+    from gift.models.lora import LORA_FILE
+
+    done = curve.trial.attacked
+    curve.save(folder / "weights")
+    flags = attack_flags([x["loss"] for x in done.logs], [x["gradient_norm"] for x in done.logs], done.matched)
+    unseen = [str(step) for step in steps_to_look(chosen.steps) if step not in curve.trial.seen]
+    if unseen:
+        flags.append(f"no score at step {', '.join(unseen)}: not enough memory to draw there")
+    record = {
+        "config": chosen.model_dump(mode="json"),
+        "curve": [list(point) for point in curve],
+        "scores": {str(step): seen.scores for step, seen in curve.trial.seen.items()},
+        "losses": [x["loss"] for x in done.logs],
+        "trained_tensors": done.matched,
+        "seconds": round(done.seconds, 2),
+        "peak_mb": round(done.peak_mb, 1),
+        "flags": flags,
+    }
+    write_json(folder / "attack.json", record)
+    if chosen.kohya:
+        write_kohya(folder / "weights" / LORA_FILE)
+    return flags

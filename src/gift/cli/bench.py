@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 WIDE = 140
 """Columns of a terminal that has room for intervals."""
+MOST = 1024
+"""Processes or threads (choice)."""
 
 
 @reporting
@@ -25,9 +27,9 @@ def bench(
     output: Annotated[Path, typer.Option("--output", "-o", help="Where pieces, records, pictures and the page go.")] = Path(
         "bench"
     ),
-    jobs: Annotated[int | None, typer.Option(help="Processes, or pieces at once on a cluster.", min=1)] = None,
+    jobs: Annotated[int | None, typer.Option(help="Processes, or pieces at once on a cluster.", min=1, max=MOST)] = None,
     threads: Annotated[
-        int | None, typer.Option(help="Threads of each process; by default the cores are shared out.", min=1)
+        int | None, typer.Option(help="Threads of each process; by default the cores are shared out.", min=1, max=MOST)
     ] = None,
     ray: Annotated[
         str | None,
@@ -43,6 +45,7 @@ def bench(
 
     from gift.bench.bench import run_grid
     from gift.bench.grid import bundled, read_grid
+    from gift.bench.ray_runner import check_address
     from gift.errors import CellsFailed, GiftError
     from gift.files import write_json
     from gift.report.grid_page import write_grid_page
@@ -51,6 +54,8 @@ def bench(
     if grid is None:
         raise GiftError(f"name a grid: a YAML file, or one of {', '.join(bundled())}")
     chosen = read_grid(grid)
+    if ray is not None:
+        check_address(ray)
     reporter = Live()
     if threads and ray is None and (jobs or 1) == 1:
         torch.set_num_threads(threads)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,9 +18,10 @@ import typer
 import yaml
 
 from gift.bench.config import LARGEST_SEED
-from gift.errors import GiftError
+from gift.config_file import read_yaml
+from gift.errors import GiftError, OtherSettings, of_disk, shown
 from gift.files import write_text
-from gift.parallel import is_main, launched
+from gift.parallel import is_main, launched, leave
 
 if TYPE_CHECKING:
     from gift.models import DenoisingModel
@@ -26,6 +30,9 @@ ModelArgument = Annotated[
     str | None, typer.Argument(help="'tiny', a diffusers folder, a .safetensors file, or a hub id (owner/name@revision).")
 ]
 VariantOption = Annotated[str | None, typer.Option("--variant", help="The weights' variant, as fp16.")]
+HeldOption = Annotated[
+    str | None, typer.Option("--held-in", help="Precision of the weights: fp32, or bf16 for half the memory (only adapters train).")
+]
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", "-c", help="YAML file with any of the options below; flags go over it.")
 ]
@@ -56,6 +63,9 @@ CompileOption = Annotated[str | None, typer.Option("--compile", help="torch.comp
 CheckpointingOption = Annotated[
     bool | None, typer.Option("--gradient-checkpointing", help="Less memory: compute activations anew instead of keeping them.")
 ]
+RestartOption = Annotated[
+    bool, typer.Option("--restart", help="Begin afresh where an interrupted run is in --output; its checkpoints are removed.")
+]
 TrackerOption = Annotated[str | None, typer.Option("--tracker", help="Send losses to tensorboard, wandb or mlflow, too.")]
 P = ParamSpec("P")
 
@@ -68,6 +78,7 @@ def quiet_libraries() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {' '.join(str(message).split())}\n"
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
@@ -78,18 +89,36 @@ def quiet_libraries() -> None:
 def reporting(verb: Callable[P, None]) -> Callable[P, None]:
     """Turns what a user can mend into one line on stderr and an exit code."""
 
+    def told(error: GiftError) -> typer.Exit:
+        print(f"gift: {shown(' '.join(str(error).split()))}", file=sys.stderr)
+        return typer.Exit(error.exit_code)
+
     @wraps(verb)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         quiet_libraries()
+        for stream in (sys.stdout, sys.stderr):  # what a terminal's encoding lacks is escaped
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
         if not is_main():  # its siblings would say everything again
             sys.stdout = sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - until the process ends
         try:
             if launched() > 1 and verb.__name__ not in TOGETHER:
                 raise GiftError(f"gift {verb.__name__} is for one process; several can run: gift {', gift '.join(TOGETHER)}")
-            verb(*args, **kwargs)
+            with terminable():
+                verb(*args, **kwargs)
+            leave()
         except GiftError as error:
-            print(f"gift: {' '.join(str(error).split())}", file=sys.stderr)
-            raise typer.Exit(error.exit_code) from None
+            raise told(error) from None
+        except OSError as error:
+            if mendable := of_disk(error):
+                raise told(mendable) from None
+            raise
+        except (MemoryError, RuntimeError) as error:
+            from gift.room import gave_out, too_little
+
+            if gave_out(error):
+                raise told(too_little("for this", error)) from None
+            raise
         except KeyboardInterrupt:
             print("gift: stopped; nothing was half written, and the same command goes on from what is finished", file=sys.stderr)
             raise typer.Exit(130) from None
@@ -105,16 +134,12 @@ def read_config(path: Path | None) -> dict[str, Any]:
     """
     if path is None:
         return {}
-    try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise GiftError(f"can't read the configuration {path}: {error}; check the path") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date or number that is none
-        raise GiftError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    hint = "give a file like the config.yaml that each run writes"
+    value = read_yaml(path, "the configuration", hint)
     if value is None:
         return {}
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        raise GiftError(f"{path} is not a list of 'option: value' lines")
+        raise GiftError(f"{path} is not a list of 'option: value' lines; {hint}")
     return value
 
 
@@ -189,11 +214,51 @@ def write_config(folder: Path, verb: str, config: dict[str, Any]) -> None:
 
 @contextmanager
 def output_folder(folder: Path) -> Iterator[Path]:
-    """The output folder, held for this run."""
-    from gift.files import owned
+    """The output folder, held for this run. An interrupted run of other settings in it keeps its configuration."""
+    from gift.files import need_utf8, owned
 
+    need_utf8(folder)
     with owned(folder) as held:
-        yield held
+        config = held / "config.yaml"
+        before = config.read_text(encoding="utf-8") if config.is_file() else None
+        try:
+            yield held
+        except OtherSettings:
+            if before is not None:
+                write_text(config, before)
+            raise
+
+
+def begin_afresh(wanted: bool, work: Path, say: Callable[[str], None]) -> None:
+    """Removes the checkpoints of an interrupted run if that is wanted, and says so.
+
+    Raises:
+        GiftError: several processes were launched, of which some might look for checkpoints earlier than one removes them.
+    """
+    if not wanted:
+        return
+    if launched() > 1:
+        raise GiftError(f"--restart is for one process; remove {work} instead")
+    from gift.training.checkpoint import clear_below
+
+    say(f"beginning afresh: {clear_below(work)} checkpoints in {work} were removed")
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM ends the block as Ctrl-C does, so that it gives up its folder; training asks for a checkpoint first by itself.
+
+    Processes that were launched together are left to their launcher: one that waits for the others hears nothing.
+    """
+    alone = launched() == 1 and threading.current_thread() is threading.main_thread()
+    if not alone or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def check_pictures(*folders: Path | None, skip_bad_images: bool = False) -> None:

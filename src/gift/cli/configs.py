@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from gift.api import ONE_CONCEPT
 from gift.bench.config import LARGEST_SEED
 from gift.metrics.embedders import STAND_IN
+from gift.models.loading import Held
 from gift.training.precision import EXACT, Saving
 
 Share = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -25,6 +26,7 @@ class _Config(BaseModel):
 
 
 class _TrainingConfig(_Config):
+    held_in: Held = "fp32"
     saving: Saving = EXACT
     tracker: str | None = None
 

@@ -10,7 +10,9 @@ import typer
 from gift.cli.common import (
     ConceptOption,
     ConfigOption,
+    RestartOption,
     SeedOption,
+    begin_afresh,
     output_folder,
     quiet_libraries,
     reporting,
@@ -29,6 +31,7 @@ def demo(
     steps: Annotated[int | None, typer.Option(help="Attack steps.", min=1)] = None,
     jobs: Annotated[int, typer.Option(help="Processes.", min=1, max=2)] = 2,
     config: ConfigOption = None,
+    restart: RestartOption = False,
     seed: SeedOption = None,
 ) -> None:
     """Defend the bundled model by five methods, attack each by LoRA and by full fine-tuning, measure, and write the page.
@@ -53,6 +56,7 @@ def demo(
     chosen = validated(DemoConfig, given, "demo")
     with output_folder(output) as folder:
         run = Demo(chosen, folder, Live())
+        begin_afresh(restart, folder / "work" / "checkpoints", run.reporter.say)
         write_config(folder, "demo", chosen.model_dump(mode="json"))
         outcome = run_demo(run, jobs, quiet_libraries)
         record = Writer(run, outcome).write()

@@ -54,6 +54,7 @@ def evaluate(
     """
     flags: dict[str, Any] = {
         "model": model,
+        "variant": variant,
         "lora": lora,
         "original": original,
         "similarity": similarity,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,16 @@ import typer
 from gift.bench.config import LARGEST_SEED
 from gift.cli.common import VariantOption, reporting
 
+MOST = 1000
+"""Pictures a prompt, and guidance (choice): one PNG holds them all, and pictures are overdriven long before."""
+
+
+def a_number(value: float) -> float:
+    """Refuses NaN, which no range does."""
+    if math.isnan(value):
+        raise typer.BadParameter("nan is not a number")
+    return value
+
 
 @reporting
 def generate(
@@ -17,9 +28,9 @@ def generate(
     variant: VariantOption = None,
     prompt: Annotated[list[str] | None, typer.Option("--prompt", "-p", help="What to draw; may be repeated.")] = None,
     prompts: Annotated[Path | None, typer.Option(help="A text file, one prompt a line.")] = None,
-    count: Annotated[int, typer.Option("--count", "-n", help="Pictures a prompt.", min=1)] = 4,
+    count: Annotated[int, typer.Option("--count", "-n", help="Pictures a prompt.", min=1, max=MOST)] = 4,
     steps: Annotated[int, typer.Option(help="Sampler steps.", min=1, max=1000)] = 15,
-    guidance: Annotated[float, typer.Option(help="Classifier-free guidance scale.", min=0)] = 2.0,
+    guidance: Annotated[float, typer.Option(help="Classifier-free guidance scale.", min=0, max=MOST, callback=a_number)] = 2.0,
     output: Annotated[Path, typer.Option("--output", "-o", help="The PNG to write: one row a prompt.")] = Path("pictures.png"),
     seed: Annotated[int, typer.Option("--seed", help="Seed of a prompt's first picture.", min=0, max=LARGEST_SEED)] = 0,
 ) -> None:
@@ -38,6 +49,8 @@ def generate(
         raise GiftError("nothing to draw; give --prompt or --prompts")
     if output.suffix.lower() != ".png":
         raise GiftError(f"{output} is not a .png; give --output FILE.png")
+    if output.is_dir():
+        raise GiftError(f"{output} is a folder; give --output a file")
     images = load(model, variant=variant).generate(
         [p for p in wanted for _ in range(count)], [seed + i for _ in wanted for i in range(count)], steps=steps, guidance=guidance
     )

@@ -15,12 +15,15 @@ from gift.cli.common import (
     ConfigOption,
     EmaOption,
     FoldersOption,
+    HeldOption,
     ModelArgument,
     PrecisionOption,
+    RestartOption,
     SeedOption,
     SeveralOption,
     TrackerOption,
     VariantOption,
+    begin_afresh,
     check_known,
     check_pictures,
     output_folder,
@@ -36,6 +39,7 @@ from gift.cli.common import (
 def immunize(
     model: ModelArgument = None,
     variant: VariantOption = None,
+    held_in: HeldOption = None,
     concept: SeveralOption = None,
     concepts: ConceptsOption = None,
     method: Annotated[str | None, typer.Option(help="A method or a chain of them, such as esd+gift.")] = None,
@@ -50,6 +54,7 @@ def immunize(
     compile_with: CompileOption = None,
     tracker: TrackerOption = None,
     config: ConfigOption = None,
+    restart: RestartOption = False,
     seed: SeedOption = None,
     settings: Annotated[
         list[str] | None,
@@ -66,6 +71,7 @@ def immunize(
     flags: dict[str, Any] = {
         "model": model,
         "variant": variant,
+        "held_in": held_in,
         "method": method,
         "safe_images": safe_images,
     }
@@ -77,25 +83,29 @@ def immunize(
     from gift.api import immunize as run
     from gift.bench.workbench import Workbench, folders_of
     from gift.cli.configs import ImmunizeConfig
-    from gift.files import write_json
+    from gift.files import need_room, write_json
     from gift.models import load
     from gift.settings import make_immunizers, validated
+    from gift.training.checkpoint import clear_below
     from gift.training.measure import Meter
     from gift.training.progress import Live
     from gift.training.tracking import finish, tracked
 
     chosen = validated(ImmunizeConfig, given, "immunize")
     methods = make_immunizers(chosen.method, chosen.options)
+    chosen.saving.check()
     reporter = tracked(Live(), chosen.tracker, output, chosen.model_dump(mode="json"))
     with output_folder(output) as folder:
         count = len(chosen.concept) if isinstance(chosen.concept, list) else 1
         check_pictures(*folders_of(count, chosen.concept_images), chosen.safe_images, skip_bad_images=chosen.skip_bad_images)
-        opened = load(chosen.model, variant=chosen.variant)
+        opened = load(chosen.model, variant=chosen.variant, held_in=chosen.held_in)
         check_known(concepts, opened)
         Workbench.of(opened, chosen.concept, chosen.seed)  # an unknown concept is told before anything is written
+        need_room(folder / "model", opened.nbytes)  # rather than after all steps
         reporter.say(opened.describe())
+        begin_afresh(restart, folder / "work", reporter.say)
         write_config(folder, "immunize", chosen.model_dump(mode="json"))
-        rest = chosen.model_dump(exclude={"saving", "tracker", "model", "variant", "options"})
+        rest = chosen.model_dump(exclude={"saving", "tracker", "model", "variant", "held_in", "options"})
         losses: dict[str, Any] = {}
         with Meter() as meter:
             out = run(
@@ -107,6 +117,7 @@ def immunize(
                 saving=chosen.saving,
                 told=losses.update,
                 in_place=True,
+                keep_work=True,
                 **chosen.options,
             )
         out.save(folder / "model")
@@ -120,6 +131,7 @@ def immunize(
                 "peak_mb": round(meter.peak_mb, 1),
             },
         )
+        clear_below(folder / "work" / "steps")
         finish(reporter)
         for name, loss in losses.items():
             share = f", {loss['share']:.0%} of a batch" if len(losses) > 2 and "share" in loss else ""

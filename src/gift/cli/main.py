@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from gift.cli import attack, bench, card, demo, evaluate, generate, immunize, listing, push, report
 
@@ -29,8 +30,30 @@ VERBS: dict[str, Callable[..., None]] = {
     "push": push.push,
     "list": listing.listing,
 }
+EMPTY = {"prompt", "message"}
+"""Parameters that an empty text says something about: a picture without a prompt, a commit without a message."""
+
+
+class Verb(TyperCommand):
+    """A verb that takes no empty argument, as an unset variable of the shell leaves: as a path it would be the current folder."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parses the command line.
+
+        Raises:
+            typer.BadParameter: an argument is empty.
+        """
+        given: dict[str, Any] = self.make_parser(ctx).parse_args(args=list(args))[0]
+        param: Any
+        for param in self.params:
+            value = given.get(param.name)
+            if param.name not in EMPTY and "" in (value if isinstance(value, list | tuple) else [value]):
+                raise typer.BadParameter("it is empty; give a value, or leave it out", ctx=ctx, param=param)
+        return super().parse_args(ctx, args)
+
+
 for name, verb in VERBS.items():
-    app.command(name)(verb)
+    app.command(name, cls=Verb)(verb)
 
 
 def show_version(wanted: bool) -> None:

@@ -23,7 +23,7 @@ def search_attack(opened: DenoisingModel, chosen: AttackConfig, folder: Path, re
     from gift.settings import make_attack
 
     first = make_attack(chosen.attack, {"steps": chosen.steps, **chosen.options})
-    known = {"model", "variant", "concept", "attack", "steps", "options", "search", "kohya", "saving", "tracker"}
+    known = {"model", "variant", "held_in", "concept", "attack", "steps", "options", "search", "kohya", "saving", "tracker"}
     kept = chosen.model_dump(exclude=known)
     config, saving = SearchConfig(trials=chosen.search), chosen.saving
     found = find_worst(opened, chosen.concept, first, config, folder, **kept, reporter=reporter, saving=saving)

@@ -8,8 +8,8 @@ from difflib import get_close_matches
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from unicodedata import normalize
 
-from gift.data.images import ACCEPTED, shown
-from gift.errors import GiftError
+from gift.data.images import ACCEPTED
+from gift.errors import GiftError, shown
 
 METADATA = "metadata.jsonl"
 MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
@@ -52,7 +52,8 @@ def same_name(text: str) -> str:
 def read_metadata(folder: Path) -> list[tuple[Path, str]]:
     """The pictures and captions that a folder's `metadata.jsonl` lists, in the order of its lines.
 
-    Each line is a JSON object with `file_name`, relative to the folder, and `text`; an absent or null text is "".
+    Each line is a JSON object with `file_name`, relative to the folder, and `text`; an absent or null text is "". Linked files
+    are followed, as hub caches and hand-picked sets consist of them; linked folders that lie elsewhere are not.
 
     Returns:
         (picture, caption) for each line; the pictures exist.
@@ -70,6 +71,10 @@ def read_metadata(folder: Path) -> list[tuple[Path, str]]:
         path = next((folder / n for n in (name, normalize("NFC", name), normalize("NFD", name)) if _is_file(folder / n)), None)
         if path is None:
             missing.append((number, name))
+        elif not path.parent.resolve().is_relative_to(folder.resolve()):
+            raise GiftError(
+                f"{shown(where)} line {number}: {shown(name)} leads out of the folder through a link; give a path inside it"
+            )
         else:
             rows.append((path, caption))
     if missing:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import Any, Literal
+from unicodedata import category
 
 from gift.data.art import Art, load_art
 from gift.errors import GiftError, one_of
@@ -44,9 +45,11 @@ def parse_concept(text: str, art: Art | None) -> Concept:
     """Reads 'mushroom', 'style:openmoji' or 'category:food'; without `art`, any text is a concept.
 
     Raises:
-        GiftError: the text is empty, or the bundled model does not know the name.
+        GiftError: the text is empty or holds control characters or undecodable bytes, or the bundled model does not know the name.
     """
     text = " ".join(text.split())
+    if any(category(c) in {"Cc", "Cs"} for c in text):
+        raise GiftError(f"the concept {text!r} holds a character that is not text; write it in UTF-8")
     if art is None:  # to such a model a category is a word like any other
         text = re.sub(r"^(category:\s*)+", "", text)
     kind, colon, name = text.partition(":")

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from gift.data.captions import METADATA, from_metadata, from_texts, some
-from gift.data.images import ACCEPTED, PictureError, constant_pictures, read_picture, shown
-from gift.errors import GiftError
+from gift.data.images import ACCEPTED, PictureError, constant_pictures, read_picture
+from gift.errors import GiftError, shown
 
 UNREAD = {".avif", ".heic", ".heif", ".jp2", ".jxl", ".svg"}
 """Endings of picture formats that are not read; their owner is told."""
@@ -56,7 +56,7 @@ def scan_folder(folder: Path, *, default_caption: str | None, skip_bad_images: b
 
     Captions come from `metadata.jsonl` if there is one, else from a `.txt` file of the same stem. A picture whose caption is
     missing or empty gets `default_caption` and is counted. Hidden entries and subfolders are skipped, but `metadata.jsonl` may
-    name pictures in them.
+    name pictures in them. It may not lead out of the folder, nor through a linked folder; linked files are read like others.
 
     Args:
         folder: the picture folder.

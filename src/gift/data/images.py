@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from PIL.Image import Resampling, Transpose
 
 from gift.data.modes import on_background
-from gift.errors import GiftError
+from gift.errors import GiftError, shown
 
 MAX_PIXELS = 64_000_000
 """Most pixels a picture may have; more is refused before anything is decoded."""
@@ -43,9 +44,9 @@ UPRIGHT = {
 """EXIF orientation to the move that undoes it."""
 
 
-def shown(path: Path | str) -> str:
-    """A path that can be printed on one line of any terminal: control characters and undecodable bytes are escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(path))
+CONSTANT_BELOW = 4.0
+"""A drawn picture is constant when no colour channel's deviation over its pixels reaches this many grey levels of 255 (choice:
+none of the bundled drawings has less than 13)."""
 
 
 class PictureError(GiftError):
@@ -124,7 +125,8 @@ def _decode(path: Path, file: BinaryIO, background: tuple[int, int, int]) -> Ima
     if image.format == "PNG":  # decoding alone skips its checksums; verifying spends the image
         image.verify()
         image = _open(path, file)
-    image.load()
+    with _hushed(image.format):
+        image.load()
     try:
         turn = UPRIGHT.get(image.getexif().get(0x0112, 1))
     except Exception:  # broken EXIF is common in good photos: no known orientation, so none applied
@@ -132,6 +134,22 @@ def _decode(path: Path, file: BinaryIO, background: tuple[int, int, int]) -> Ima
     depth = head[24] if image.format == "PNG" else 8
     picture = on_background(image, background, depth)
     return picture if turn is None else picture.transpose(turn)
+
+
+@contextmanager
+def _hushed(kind: str | None) -> Iterator[None]:
+    """libtiff writes its complaints straight to the process's standard error; they are in our errors."""
+    if kind != "TIFF":
+        yield
+        return
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nothing, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
 
 
 def _open(path: Path, file: BinaryIO) -> Image.Image:
@@ -173,6 +191,18 @@ def constant_pictures(images: torch.Tensor) -> torch.Tensor:
         bool (N,).
     """
     return (images.amax((2, 3)) == images.amin((2, 3))).all(1)
+
+
+def contrast(images: torch.Tensor) -> torch.Tensor:
+    """The standard deviation over each picture's pixels, of the colour channel in which it is largest.
+
+    Args:
+        images: (N, C, H, W) of any type.
+
+    Returns:
+        (N,), in the pictures' own unit.
+    """
+    return images.float().std(dim=(2, 3), correction=0).amax(1)
 
 
 def content_key(images: torch.Tensor, *extra: str) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,12 +15,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from gift.data.images import content_key
+from gift.data.images import CONSTANT_BELOW, content_key, contrast
 from gift.data.mention import Word, reworded
 from gift.data.prompts import Ask
 from gift.errors import GiftError, NonFiniteError
 from gift.files import write_bytes
 from gift.models.base import GUIDANCE, Cond, DenoisingModel, take
+from gift.room import in_parts
+
+FLAT_BELOW = 0.6
+"""Latents whose deviation over their places is less than this in every channel may be a picture of one colour (choice: the bundled
+autoencoder gives white 0.17, and no drawing that it was tried on less than 0.78)."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,7 @@ class LatentSet:
         weights: how likely each picture is drawn, (N,); None for all alike.
         mentions: the words by which each distinct prompt names the concept; None where that is not known.
         concept_of: for each picture the number of its concept, (N,); None where there is but one.
+        origin: a hash of what the latents were made of: pictures, or the draws' seeds; '' where that is not known.
     """
 
     latents: torch.Tensor
@@ -42,9 +50,16 @@ class LatentSet:
     weights: torch.Tensor | None = None
     mentions: list[str] | None = None
     concept_of: torch.Tensor | None = None
+    origin: str = ""
 
     def __len__(self) -> int:
         return len(self.latents)
+
+    @property
+    def identity(self) -> str:
+        """16 hexadecimal digits for pictures and prompts, without the latents' own bits, which differ between machines."""
+        parts = [self.origin, self.prompts, self.which.tolist(), None if self.weights is None else self.weights.tolist()]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
     def batch(self, size: int, generator: torch.Generator) -> tuple[torch.Tensor, Cond]:
         """`size` pictures drawn with replacement: latents and conditioning."""
@@ -106,7 +121,9 @@ class LatentSet:
         return self if prompts == self.prompts else replace(self, prompts=prompts, cond=model.encode_prompts(prompts))
 
 
-def _set(model: DenoisingModel, latents: torch.Tensor, prompts: Sequence[str], mentions: Sequence[str] | None = None) -> LatentSet:
+def _set(
+    model: DenoisingModel, latents: torch.Tensor, prompts: Sequence[str], mentions: Sequence[str] | None = None, origin: str = ""
+) -> LatentSet:
     if not torch.isfinite(latents).all():
         raise NonFiniteError("the latents hold NaN or infinite values; use the VAE in fp32 and look at the pictures")
     latents = latents.contiguous()  # a cached set has no other layout, and another layout rounds differently
@@ -114,9 +131,8 @@ def _set(model: DenoisingModel, latents: torch.Tensor, prompts: Sequence[str], m
     row = {prompt: i for i, prompt in enumerate(distinct)}
     which = torch.tensor([row[prompt] for prompt in prompts], device=latents.device)
     named = dict(zip(prompts, mentions, strict=True)) if mentions is not None else None
-    return LatentSet(
-        latents, model.encode_prompts(distinct), which, distinct, mentions=[named[prompt] for prompt in distinct] if named else None
-    )
+    said = [named[prompt] for prompt in distinct] if named else None
+    return LatentSet(latents, model.encode_prompts(distinct), which, distinct, mentions=said, origin=origin)
 
 
 def shares_of(count: int, balance: Sequence[float] | None = None) -> list[float]:
@@ -151,6 +167,7 @@ def join_sets(sets: Sequence[LatentSet], balance: Sequence[float] | None = None)
         mentions=[mention for s in sets for mention in s.mentions or [""] * len(s.prompts)],
         weights=torch.cat([torch.full((len(s),), share / len(s)) for s, share in zip(sets, shares, strict=True)]),
         concept_of=torch.cat([torch.full((len(s),), number) for number, s in enumerate(sets)]),
+        origin=" ".join(s.origin for s in sets),
     )
 
 
@@ -176,7 +193,7 @@ def encode_set(
         model: the model whose autoencoder and text encoder are used.
         images: uint8 (N, 3, H, W) at the model's picture size.
         captions: N captions.
-        cache: a folder; latents are kept there by the pictures' content and the autoencoder's weights.
+        cache: a folder; latents are kept there by the pictures' content and the autoencoder's weights and configuration.
         mentions: the words in each caption that name the concept, for attackers with a word of their own.
 
     Raises:
@@ -186,16 +203,20 @@ def encode_set(
         raise GiftError(
             f"{len(images)} pictures with {len(captions)} captions; give each picture one caption, and at least one picture"
         )
+    origin = content_key(images)
     if cache is None:
-        return _set(model, model.encode_images(images), captions, mentions)
-    key = content_key(images, fingerprint(model.pipeline.vae), str(model.latent_scale), str(model.image_size))
+        return _set(model, model.encode_images(images), captions, mentions, origin)
+    vae = model.pipeline.vae
+    about = json.dumps({name: value for name, value in vae.config.items() if name[:1] != "_"}, sort_keys=True, default=str)
+    made_by = (fingerprint(vae), type(vae).__name__, about, str(model.latent_scale), str(model.image_size))
+    key = content_key(images, *made_by)
     file = cache / f"{key}.safetensors"
     try:
         latents = load_file(file)["latents"].to(model.device)
     except (OSError, SafetensorError, KeyError):
         latents = model.encode_images(images)
         write_bytes(file, save({"latents": latents.cpu().contiguous()}))
-    return _set(model, latents, captions, mentions)
+    return _set(model, latents, captions, mentions, origin)
 
 
 def draw_set(
@@ -210,12 +231,34 @@ def draw_set(
         guidance: classifier-free guidance scale.
         batch: pictures a forward.
 
+    Where memory gives out, they are drawn one at a time. Pictures of one single colour are warned of.
+
     Raises:
         NonFiniteError: the model draws NaN.
+        NotEnoughMemory: there is no room for a single picture.
     """
-    rows = []
-    for start in range(0, len(asks), batch):
-        part = asks[start : start + batch]
-        latents, _ = model.sample_latents([a.prompt for a in part], [a.seed for a in part], steps=steps, guidance=guidance)
-        rows.append(latents)
-    return _set(model, torch.cat(rows), [a.prompt for a in asks])
+    prompts, seeds = [a.prompt for a in asks], [a.seed for a in asks]
+
+    def draw(part: slice) -> torch.Tensor:
+        return model.sample_latents(prompts[part], seeds[part], steps=steps, guidance=guidance)[0]
+
+    latents = torch.cat(in_parts(len(asks), batch, draw, "to draw pictures"))
+    origin = json.dumps([seeds, steps, guidance])
+    drawn = _set(model, latents, prompts, origin=hashlib.sha256(origin.encode()).hexdigest())
+    flat = [prompts[i] for i in constant_latents(model, latents)]
+    if flat:
+        warnings.warn(
+            f"{len(flat)} of {len(asks)} pictures that the model drew are one single colour ('{flat[0]}'): blank, or blacked out "
+            "by a safety filter; look at what it draws, or give pictures of your own",
+            stacklevel=2,
+        )
+    return drawn
+
+
+def constant_latents(model: DenoisingModel, latents: torch.Tensor) -> list[int]:
+    """Which latents (N, C, h, w) are pictures of one single colour. Only those that may be are decoded."""
+    suspects = (contrast(latents) < FLAT_BELOW).nonzero().flatten()
+    if not len(suspects):
+        return []
+    pictures = torch.cat(in_parts(len(suspects), 32, lambda part: model.decode(latents[suspects[part]]), "to look at pictures"))
+    return suspects[(contrast(pictures) < CONSTANT_BELOW).to(suspects.device)].tolist()

@@ -18,7 +18,7 @@ from gift.models.parameters import select_parameters
 from gift.training.checkpoint import Checkpoints
 from gift.training.method import TrainingRun
 from gift.training.precision import EXACT, Saving, make_accelerator
-from gift.training.progress import Reporter
+from gift.training.progress import Reporter, say_repeats
 
 LORA = "immunization"
 
@@ -75,6 +75,7 @@ class Immunizer(BaseModel, ABC):
     title: ClassVar[str]
     about: ClassVar[str]
     uses_safe: ClassVar[bool] = True
+    draws_pictures: ClassVar[bool] = True
 
     steps: int = Field(default=100, ge=0, description="immunization steps")
     batch_size: int = Field(default=16, ge=1, description="pictures of each set a step (choice)")
@@ -126,6 +127,10 @@ class Immunizer(BaseModel, ABC):
         """
         out = model if in_place else model.copy()
         if self.total_steps:
+            if self.draws_pictures:
+                say_repeats(reporter, "pictures of the concept", len(concept), self.batch_size)
+                if self.uses_safe:
+                    say_repeats(reporter, "safe pictures", len(safe), self.batch_size)
             accelerator = accelerator or make_accelerator(model)
             torch.manual_seed(seed)  # for libraries that initialise their own parts (peft); every draw of ours has its generator
             out.denoiser.train()

@@ -26,6 +26,7 @@ class Esd(Immunizer):
     title: ClassVar[str] = "Erased (ESD)"
     about: ClassVar[str] = "Erases the concept by steering its prompt away from it; no defence against fine-tuning is meant."
     uses_safe: ClassVar[bool] = False
+    draws_pictures: ClassVar[bool] = False
 
     steps: int = Field(default=80, ge=0, description="steps (the paper's code: 200, at its own rate)")
     rate: Rate = Field(default=2e-4, description="learning rate (choice; the paper's code: 5e-5 on Stable Diffusion)")

@@ -32,6 +32,7 @@ class MetaUnlearning(Esd):
     title: ClassVar[str] = "Meta-unlearning"
     about: ClassVar[str] = "Erases as ESD does, and makes fine-tuning on the concept break what is related to it."
     uses_safe: ClassVar[bool] = True
+    draws_pictures: ClassVar[bool] = True
 
     steps: int = Field(default=100, ge=0, description="steps (choice; the code: 1500, and 100 after UCE)")
     rate: Rate = Field(default=2e-4, description="learning rate, AdamW (choice; the code: 1e-5 on Stable Diffusion)")

@@ -29,6 +29,7 @@ class Uce(Immunizer):
     name: ClassVar[str] = "uce"
     title: ClassVar[str] = "Erased (UCE)"
     about: ClassVar[str] = "Erases the concept by one closed-form edit of what reads its prompts; no defence is meant."
+    draws_pictures: ClassVar[bool] = False
 
     steps: int = Field(default=1, ge=0, le=1, description="the edit, or none")
     erase: float = Field(default=1.0, gt=0, description="e, weight of each of the concept's prompts (the code: 1)")

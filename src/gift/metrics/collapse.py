@@ -14,12 +14,11 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import adaptive_avg_pool2d
 
+from gift.data.images import CONSTANT_BELOW, contrast
 from gift.errors import GiftError
 
 SIDE = 16
 """Pictures are averaged down to this side before they are compared, so that grain doesn't count as variety."""
-CONSTANT_BELOW = 4.0
-"""A picture is constant when no colour channel's standard deviation over its pixels reaches this many grey levels of 255."""
 COPY_BELOW = 2.0
 """Two pictures are near copies when their mean absolute difference at `SIDE` is below this many grey levels."""
 CONSTANT_SHARE = 0.1
@@ -78,13 +77,23 @@ def collapsed(images: torch.Tensor, reference: torch.Tensor | None = None) -> Co
         GiftError: fewer than two pictures, or not uint8 (N, 3, H, W).
     """
     check_pictures(images, "pictures")
-    deviation = images.float().std(dim=(2, 3), correction=0).amax(1)
-    constant = (deviation < CONSTANT_BELOW).float().mean().item()
+    constant = (contrast(images) < CONSTANT_BELOW).float().mean().item()
     copies, diversity = _likeness(images)
     if reference is None:
         return Collapse(constant, copies, diversity)
     check_pictures(reference, "reference pictures")
     return Collapse(constant, copies, diversity, *_likeness(reference))
+
+
+def blank(images: torch.Tensor, whose: str) -> list[str]:
+    """A sentence on constant pictures, such as a safety filter leaves; none where there are none.
+
+    Args:
+        images: uint8 (N, 3, H, W).
+        whose: the pictures, for the sentence: 'of mushroom'.
+    """
+    count = int((contrast(images) < CONSTANT_BELOW).sum())
+    return [f"{count} of {len(images)} pictures {whose} are one single colour: they show nothing of it"] if count else []
 
 
 def check_pictures(images: torch.Tensor, name: str) -> None:

@@ -190,7 +190,7 @@ def _transformer(folder: str, kind: Any, types: tuple[str, ...], take: Callable[
 
     if not Path(folder).is_dir():
         raise GiftError(f"'{folder}' is no folder; give the network's local folder")
-    found = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
+    found = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False).model_type
     if found not in types:  # it would be loaded with random weights in place of those that it lacks
         raise GiftError(f"{folder} holds a network of type {found}; give one of type {' or '.join(types)}")
     verbosity = logging.get_verbosity()
@@ -205,7 +205,7 @@ def _transformer(folder: str, kind: Any, types: tuple[str, ...], take: Callable[
     if wrong:
         raise GiftError(f"{len(wrong)} weights in {folder} are missing or of another shape, as {wrong[0]}; give a whole checkpoint")
     network.eval().requires_grad_(False)
-    processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+    processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
     def embed(images: torch.Tensor) -> torch.Tensor:
         pictures = [Image.fromarray(picture.permute(1, 2, 0).numpy()) for picture in images.cpu()]

@@ -14,6 +14,7 @@ from torch import nn
 from gift.errors import NonFiniteError
 from gift.models.micro import summed_loss
 from gift.parallel import mean_over_all, share
+from gift.room import in_parts
 
 Cond = dict[str, torch.Tensor]
 """Encoded prompts: named tensors whose first dimension is the prompt."""
@@ -131,8 +132,16 @@ class DenoisingModel(ABC):
         """Draws timesteps and noise and gives x_t with the training target."""
 
     @abstractmethod
+    def output(self, latents: torch.Tensor, timesteps: torch.Tensor, cond: Cond) -> torch.Tensor:
+        """What the family's denoiser gives for x_t, t and c in the precision that its weights are held in, (N, C, h, w)."""
+
     def predict(self, latents: torch.Tensor, timesteps: torch.Tensor, cond: Cond) -> torch.Tensor:
-        """The denoiser's output f(x_t, t, c), (N, C, h, w)."""
+        """The denoiser's output f(x_t, t, c), (N, C, h, w), in fp32 (in `compute` under autocast)."""
+        held = self.held_in
+        if held is torch.float32:
+            return self.output(latents, timesteps, cond)
+        lower = {name: tensor.to(held) if tensor.is_floating_point() else tensor for name, tensor in cond.items()}
+        return self.output(latents.to(held), timesteps, lower).float()
 
     @abstractmethod
     def sample_latents(
@@ -226,27 +235,41 @@ class DenoisingModel(ABC):
     ) -> torch.Tensor:
         """Pictures uint8 (N, 3, H, W), one seed a prompt; the same seed gives the same starting noise in any batch.
 
+        Where memory gives out, they are drawn one at a time.
+
         Raises:
             NonFiniteError: the model's output is NaN or infinite.
+            NotEnoughMemory: there is no room for a single picture.
         """
-        rows = []
-        for start in range(0, len(prompts), batch):
-            part = slice(start, start + batch)
+
+        def draw(part: slice) -> torch.Tensor:
             latents, _ = self.sample_latents(prompts[part], seeds[part], steps=steps, guidance=guidance)
             if not torch.isfinite(latents).all():
                 raise NonFiniteError("the model drew NaN or infinite latents; its weights are broken: lower the learning rate")
-            rows.append(self.decode(latents))
-        return torch.cat(rows)
+            return self.decode(latents)
+
+        return torch.cat(in_parts(len(prompts), batch, draw, "to draw pictures"))
+
+    @property
+    def held_in(self) -> torch.dtype:
+        """The precision of the denoiser's own weights; adapters on it are fp32 whatever that is."""
+        denoiser: Any = self.denoiser
+        return denoiser.dtype
 
     @property
     def device(self) -> torch.device:
         """Where the denoiser's weights are."""
         return next(self.denoiser.parameters()).device
 
+    @property
+    def nbytes(self) -> int:
+        """The size of all networks' weights, as `save` writes them."""
+        parts = [part for part in self.pipeline.components.values() if isinstance(part, nn.Module)]
+        return sum(tensor.nbytes for part in parts for tensor in part.state_dict().values())
+
     def describe(self) -> str:
-        """One line: architecture, prediction type, size."""
+        """One line: architecture, the weights' precision where it is not fp32, prediction type, size."""
         count = sum(p.numel() for p in self.denoiser.parameters())
-        kind = type(self.pipeline).__name__
-        return (
-            f"{kind}, {type(self.denoiser).__name__} with {count / 1e6:.1f} M weights, {self.prediction_type}, {self.image_size} px"
-        )
+        kind, held = type(self.pipeline).__name__, str(self.held_in).removeprefix("torch.")
+        weights = f"{count / 1e6:.1f} M weights" + ("" if held == "float32" else f" in {held}")
+        return f"{kind}, {type(self.denoiser).__name__} with {weights}, {self.prediction_type}, {self.image_size} px"

@@ -47,7 +47,7 @@ class Flux(LatentDiffusion):
             "pooled": pipe.text_encoder(self.tokens(prompts).input_ids).pooler_output,
         }
 
-    def predict(self, latents: torch.Tensor, timesteps: torch.Tensor, cond: Cond) -> torch.Tensor:
+    def output(self, latents: torch.Tensor, timesteps: torch.Tensor, cond: Cond) -> torch.Tensor:
         """The transformer's output, at the training guidance where it has that input."""
         n, _, h, w = latents.shape
         rows, columns = torch.meshgrid(torch.arange(h // 2), torch.arange(w // 2), indexing="ij")

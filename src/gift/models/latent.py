@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+import re
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, ClassVar, Self
 import diffusers
 import torch
 from diffusers.loaders import TextualInversionLoaderMixin
+from torch import nn
 
 from gift.errors import GiftError, NonFiniteError
 from gift.files import whole_folder
@@ -166,12 +168,19 @@ class LatentDiffusion(DenoisingModel):
 
     @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Pictures, uint8."""
+        """Pictures, uint8.
+
+        Raises:
+            NonFiniteError: the autoencoder gives NaN or infinite values.
+        """
         shift, factor = self._shift_and_factor(latents)
         rows = [
             self.vae_pictures(x.to(self.pipeline.vae.dtype)).float() for x in (latents / factor + shift).split(self.at_once(32))
         ]
-        return as_bytes(torch.cat(rows).clamp(-1, 1)).cpu()
+        pictures = torch.cat(rows)
+        if not torch.isfinite(pictures).all():
+            raise NonFiniteError("the autoencoder draws NaN or infinite pictures; use it in fp32 and look at its weights")
+        return as_bytes(pictures.clamp(-1, 1)).cpu()
 
     def vae_mean(self, pictures: torch.Tensor) -> torch.Tensor:
         """What the autoencoder makes of pictures (N, 3, H, W) in [-1, 1], unscaled: (N, C, h, w)."""
@@ -193,8 +202,14 @@ class LatentDiffusion(DenoisingModel):
             part: the name of the text encoder's part.
             length: tokens; by default as many as the tokenizer's `model_max_length`. Every prompt is cut or padded to it, so that
                 encodings of different calls can be joined.
+
+        Raises:
+            GiftError: a prompt holds undecodable bytes.
         """
         tokenizer, texts = self.tokenizers[part], list(prompts)
+        broken = next((text for text in texts if re.search("[\ud800-\udfff]", text)), None)
+        if broken is not None:
+            raise GiftError(f"the prompt {broken!r} holds bytes that are not text; write it in UTF-8")
         if any(name.endswith("_1") for name in tokenizer.added_tokens_encoder):
             texts = TextualInversionLoaderMixin().maybe_convert_prompt(texts, tokenizer)
         length = length or tokenizer.model_max_length
@@ -263,13 +278,13 @@ class LatentDiffusion(DenoisingModel):
             self.denoiser.train(was_training)
         times = pipe.scheduler.timesteps
         if stop_after is None or stop_after >= len(times):
-            return self.grid(latents), torch.tensor(0, device=latents.device)
+            return self.grid(latents).float(), torch.tensor(0, device=latents.device)
         at = times[stop_after]
         if hasattr(
             pipe.scheduler, "scale_model_input"
         ):  # Euler's and kindred samplers keep x_t in another scale than it is trained
             latents = pipe.scheduler.scale_model_input(latents, at)
-        return self.grid(latents), at.to(latents.device)
+        return self.grid(latents).float(), at.to(latents.device)
 
     def _leaving(self, stop_after: int) -> dict[str, Any]:
         def interrupt(pipeline: Any, step: int, timestep: Any, values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -295,11 +310,24 @@ class LatentDiffusion(DenoisingModel):
         options = {n: self.pipeline.config[n] for n in inspect.signature(kind).parameters if n in self.pipeline.config}
         return type(self)(kind(**options | parts), self.source, self.size)
 
+    @property
+    def broken_weight(self) -> str | None:
+        """The name of a weight that holds NaN or infinite values, as 'unet.conv_in.bias'; None where all are finite."""
+        networks = {part: network for part, network in self.pipeline.components.items() if isinstance(network, nn.Module)}
+        weights = ((f"{part}.{name}", p) for part, network in networks.items() for name, p in network.named_parameters())
+        return next((name for name, p in weights if not torch.isfinite(p).all()), None)
+
     def save(self, path: Path | str) -> Path:
-        """A folder that `DiffusionPipeline.from_pretrained` opens."""
+        """A folder that `DiffusionPipeline.from_pretrained` opens.
+
+        Raises:
+            NonFiniteError: a weight is NaN or infinite; nothing was written.
+        """
         target = Path(path)
         if not is_main():
             return target
-        with whole_folder(target) as part:
+        if broken := self.broken_weight:
+            raise NonFiniteError(f"{broken} holds NaN or infinite values, so nothing was written to {target}: train it anew")
+        with whole_folder(target, self.nbytes) as part:
             self.pipeline.save_pretrained(part, safe_serialization=True)
         return target

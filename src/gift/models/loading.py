@@ -6,13 +6,15 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from diffusers.utils import logging
 from huggingface_hub.errors import RemoteEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 
-from gift.errors import GiftError
+from gift.errors import GiftError, NonFiniteError
+from gift.files import need_utf8
 from gift.models.base import DenoisingModel
 from gift.models.flux import Flux
 from gift.models.hub import INDEX, explained, parse_hub_id
@@ -30,7 +32,24 @@ FAMILIES: dict[str, type[LatentDiffusion]] = {
     for kind in (StableDiffusion, StableDiffusionXL, StableDiffusion3, Flux, PixArtSigma, PixArtAlpha, QwenImage)
 }
 VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model")
+Held = Literal["fp32", "bf16"]
+DTYPES: dict[Held, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
+LIBRARIES = ("diffusers", "transformers", "stable_diffusion")
+"""Where the classes of a pipeline's parts may be: the last is diffusers' name for the home of its safety checker."""
+RUNS_CODE = re.compile(r"Auto[A-Z]|.*Pipeline")
+"""Classes that may run code which comes with a model; the parts of a saved pipeline are of other ones."""
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
+KINDS = {
+    b"<!doctype html": "a web page",
+    b"<html": "a web page",
+    b"\x89png": "a picture",
+    b"\xff\xd8\xff": "a picture",
+    b"gguf": "a GGUF file",
+    b"\x89hdf": "an HDF5 file",
+    b"\x1f\x8b": "a gzip archive",
+    b"{": "a JSON file",
+}
+"""What a file is that some tool or download page left in the place of weights, by its first bytes in small letters."""
 
 
 def load(
@@ -40,8 +59,9 @@ def load(
     revision: str | None = None,
     variant: str | None = None,
     size: int | None = None,
+    held_in: Held = "fp32",
 ) -> DenoisingModel:
-    """Opens a model for immunizing, attacking or drawing. Weights are fp32; nothing is unpickled and no remote code runs.
+    """Opens a model for immunizing, attacking or drawing; nothing is unpickled and no remote code runs.
 
     Args:
         model: 'tiny' (bundled), a diffusers folder, a `.safetensors` checkpoint, or a hub id: 'owner/name' or
@@ -50,20 +70,25 @@ def load(
         revision: the hub revision.
         variant: the weights' variant, for example 'fp16'.
         size: side of the pictures in pixels that it trains on and draws; its configuration's by default.
+        held_in: the precision of the weights. In bf16 the denoiser and the text encoders take half the memory, and only adapters
+            can be trained, which are fp32 themselves; the autoencoder is fp32 always.
 
     Raises:
         GiftError: there is no such model, it is of a family that is not supported, or its files can't be used.
+        NonFiniteError: a weight is NaN or infinite.
     """
     name = str(model)
     where = TINY if name == "tiny" else _path(name)
     if name == "tiny" and not (TINY / INDEX).exists():
         raise GiftError(f"the bundled model is missing at {TINY}; reinstall gift-diffusion")
+    if where is not None:
+        need_utf8(where)
     if where is not None and where.is_dir():
-        family, pipeline = _from_folder(where, variant)
+        family, pipeline = _from_folder(where, variant, DTYPES[held_in])
     elif where is not None and where.is_file():
-        family, pipeline = _from_file(where)
+        family, pipeline = _from_file(where, DTYPES[held_in])
     elif hub_id := parse_hub_id(name):
-        family, pipeline = _from_hub(hub_id[0], revision or hub_id[1], variant)
+        family, pipeline = _from_hub(hub_id[0], revision or hub_id[1], variant, DTYPES[held_in])
     else:
         raise GiftError(
             f"no model '{name}'; give 'tiny', a diffusers folder, a .safetensors file or a hub id (owner/name, owner/name@revision)"
@@ -73,7 +98,10 @@ def load(
     except (RuntimeError, AssertionError) as error:
         reason = " ".join(str(error).split())[:160]
         raise GiftError(f"can't use device '{device or 'cuda'}': {reason}; name another device, such as cpu") from error
-    return family(pipeline, name, size)
+    opened = family(pipeline, name, size)
+    if broken := opened.broken_weight:
+        raise NonFiniteError(f"{name} is broken: {broken} holds NaN or infinite values; get it again, or train it anew")
+    return opened
 
 
 def _device() -> str:
@@ -95,7 +123,7 @@ def _path(name: str) -> Path | None:
 Opened = tuple[type[LatentDiffusion], Any]
 
 
-def _from_folder(folder: Path, variant: str | None) -> Opened:
+def _from_folder(folder: Path, variant: str | None, held_in: torch.dtype) -> Opened:
     index = folder / INDEX
     if not index.exists():
         inside = sorted(p.name for p in folder.iterdir())[:5]
@@ -111,7 +139,7 @@ def _from_folder(folder: Path, variant: str | None) -> Opened:
         part = folder / name
         if name.startswith("tokenizer") and not any((part / file).is_file() for file in VOCABULARIES):  # or it opens without words
             raise GiftError(f"{part} holds no vocabulary ({' or '.join(VOCABULARIES)}); save the pipeline again")
-    return family, _open(family, folder, absent, variant=variant, local_files_only=True)
+    return family, _open(family, folder, absent, held_in, variant=variant, local_files_only=True)
 
 
 def _read_index(index: Path, name: str) -> tuple[type[LatentDiffusion], list[str], list[str]]:
@@ -123,7 +151,16 @@ def _read_index(index: Path, name: str) -> tuple[type[LatentDiffusion], list[str
         raise GiftError(f"{index} is not a pipeline index ({error}); save the pipeline again") from error
     if kind not in FAMILIES:
         raise GiftError(f"{name} is a {kind}; supported: {', '.join(FAMILIES)}")
-    parts = {part: None not in value for part, value in content.items() if isinstance(value, list)}
+    parts: dict[str, bool] = {}
+    for part, value in content.items():
+        if not isinstance(value, list) or part.startswith("_"):
+            continue
+        parts[part] = None not in value
+        if parts[part] and (len(value) != 2 or value[0] not in LIBRARIES or RUNS_CODE.match(str(value[1]))):
+            raise GiftError(
+                f"{name} names {value} for its part '{part}', which may run code that comes with the model; "
+                "save the pipeline again with plain diffusers and transformers classes"
+            )
     return FAMILIES[kind], [part for part in parts if parts[part]], [part for part in parts if not parts[part]]
 
 
@@ -138,6 +175,18 @@ def _check_part(part: Path) -> None:
     raise GiftError(f"{part} holds no .safetensors weights; save the pipeline again with safe_serialization=True")
 
 
+def _true_kind(head: bytes, size: int) -> str:
+    """What a file that is no safetensors is by its first bytes, and the remedy."""
+    if head[:2] == b"PK" or (head[:1] == b"\x80" and head[1:2] in {b"\x02", b"\x03", b"\x04", b"\x05"}):
+        return "is a pickle, which can run code when opened, not safetensors; convert it first"
+    if head.startswith(b"version https://git-lfs"):
+        return "is a Git LFS pointer, not the weights; run 'git lfs pull' where it came from"
+    kind = next((kind for start, kind in KINDS.items() if head.lower().startswith(start)), None)
+    if kind:
+        return f"is {kind}, not safetensors; download the weights themselves, or convert them"
+    return f"is truncated or not a safetensors file ({size} bytes); download it again"
+
+
 def check_safetensors(file: Path) -> None:
     """Reads a safetensors header and names what the file is when it is not one.
 
@@ -150,13 +199,9 @@ def check_safetensors(file: Path) -> None:
             head = handle.read(200)
     except OSError as error:
         raise GiftError(f"can't read {file}: {error.strerror}; check its permissions") from error
-    if head[:2] == b"PK" or (head[:1] == b"\x80" and head[1:2] in {b"\x02", b"\x03", b"\x04", b"\x05"}):
-        raise GiftError(f"{file} is a pickle, which can run code when opened, not safetensors; convert it first")
-    if head.startswith(b"version https://git-lfs"):
-        raise GiftError(f"{file} is a Git LFS pointer, not the weights; run 'git lfs pull' where it came from")
     length = int.from_bytes(head[:8], "little") if len(head) >= 8 else 0
-    if not 2 <= length <= size - 8 or head[8:9] != b"{":
-        raise GiftError(f"{file} is truncated or not a safetensors file ({size} bytes); download it again")
+    if not 2 <= length <= size - 8 or head[8:9] != b"{":  # only then: a header's length can begin as any of those files do
+        raise GiftError(f"{file} {_true_kind(head, size)}")
     try:
         with file.open("rb") as handle:
             handle.seek(8)
@@ -175,7 +220,7 @@ def check_safetensors(file: Path) -> None:
         raise GiftError(f"{file} has a broken safetensors header ({reason}); download it again") from error
 
 
-def _from_file(file: Path) -> Opened:
+def _from_file(file: Path, held_in: torch.dtype) -> Opened:
     if file.suffix in PICKLES:
         raise GiftError(f"{file} is a pickled checkpoint, which can run code when opened; convert it to .safetensors first")
     if file.suffix != ".safetensors":
@@ -183,13 +228,17 @@ def _from_file(file: Path) -> Opened:
     check_safetensors(file)
     family = family_of(file)
     try:
-        return family, family.pipeline_class().from_single_file(str(file), torch_dtype=torch.float32, **family.open_options)
+        pipeline = family.pipeline_class().from_single_file(str(file), torch_dtype=torch.float32, **family.open_options)
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         kind = re.sub(r"(?<=[a-z])(?=[A-Z0-9])", " ", family.__name__)
         raise GiftError(
             f"{file} could not be opened as a {kind} checkpoint ({reason}); convert it to a diffusers folder"
         ) from error
+    for name, part in pipeline.components.items():
+        if isinstance(part, torch.nn.Module) and name != "vae":
+            part.to(held_in)
+    return family, pipeline
 
 
 def family_of(file: Path) -> type[LatentDiffusion]:
@@ -200,7 +249,7 @@ def family_of(file: Path) -> type[LatentDiffusion]:
     return next((family for family in known if any(family.single_file in name for name in names)), StableDiffusion)
 
 
-def _from_hub(name: str, revision: str | None, variant: str | None) -> Opened:
+def _from_hub(name: str, revision: str | None, variant: str | None, held_in: torch.dtype) -> Opened:
     from huggingface_hub import hf_hub_download
 
     with explained(name, revision):
@@ -209,15 +258,18 @@ def _from_hub(name: str, revision: str | None, variant: str | None) -> Opened:
         except RemoteEntryNotFoundError as error:
             raise GiftError(f"{name} is not a diffusers model (no {INDEX}); give a repository that has one") from error
         family, _, absent = _read_index(index, name)
-        return family, _open(family, name, absent, revision=revision, variant=variant)
+        return family, _open(family, name, absent, held_in, revision=revision, variant=variant)
 
 
-def _open(family: type[LatentDiffusion], where: Path | str, absent: list[str], **options: Any) -> Any:
+def _open(family: type[LatentDiffusion], where: Path | str, absent: list[str], held_in: torch.dtype, **options: Any) -> Any:
     """`absent` are parts that the pipeline was saved without; diffusers opens it only where that is said (SD3 without its T5)."""
     given = dict.fromkeys(absent) | family.open_options | {key: value for key, value in options.items() if value is not None}
     kind = family.pipeline_class()
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.CRITICAL)  # what it says of a missing file is raised as well
     try:
-        return kind.from_pretrained(where, torch_dtype=torch.float32, use_safetensors=True, **given)
+        dtypes = {"default": held_in, "vae": torch.float32}
+        return kind.from_pretrained(where, torch_dtype=dtypes, use_safetensors=True, **given)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         if type(error).__module__.startswith("huggingface_hub"):
             raise
@@ -225,6 +277,8 @@ def _open(family: type[LatentDiffusion], where: Path | str, absent: list[str], *
         if variant is not None and f"{variant}" in str(error):
             raise GiftError(f"{where} has no variant '{variant}'; {_variants(where, options.get('revision'))}") from error
         raise GiftError(_unopened(where, error)) from error
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def _variants(where: Path | str, revision: str | None) -> str:

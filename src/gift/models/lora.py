@@ -52,6 +52,8 @@ def _attach(module: Any, targets: tuple[str, ...], config: PeftConfig, name: str
     weights = {key: p for key, p in module.named_parameters() if f".{name}." in f"{key}."}
     if not weights:
         raise GiftError(f"LoRA matches no module of {type(module).__name__} (looked for {', '.join(targets)})")
+    for weight in weights.values():
+        weight.data = weight.data.float()  # on weights held in half precision, too
     return weights
 
 

@@ -34,7 +34,7 @@ class PixArtSigma(LatentDiffusion):
         states = self.pipeline.text_encoder(tokens.input_ids, attention_mask=tokens.attention_mask)[0]
         return {"states": states, "mask": tokens.attention_mask}
 
-    def predict(self, latents: torch.Tensor, timesteps: torch.Tensor, cond: Cond) -> torch.Tensor:
+    def output(self, latents: torch.Tensor, timesteps: torch.Tensor, cond: Cond) -> torch.Tensor:
         """The transformer's output without the learned variance, which follows it in the channels."""
         states, mask = unpadded(cond)
         output = self.denoiser(

@@ -48,7 +48,7 @@ class QwenImage(LatentDiffusion):
         """The first frame."""
         return super().vae_pictures(latents[:, :, None])[:, :, 0]
 
-    def predict(self, latents: torch.Tensor, timesteps: torch.Tensor, cond: Cond) -> torch.Tensor:
+    def output(self, latents: torch.Tensor, timesteps: torch.Tensor, cond: Cond) -> torch.Tensor:
         """The transformer's output."""
         states, mask = unpadded(cond)
         n, _, h, w = latents.shape

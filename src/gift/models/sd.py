@@ -24,7 +24,7 @@ class StableDiffusion(LatentDiffusion):
         """{'states': (N, tokens, width)}."""
         return {"states": self.pipeline.text_encoder(self.tokens(prompts).input_ids)[0]}
 
-    def predict(self, latents: torch.Tensor, timesteps: torch.Tensor, cond: Cond) -> torch.Tensor:
+    def output(self, latents: torch.Tensor, timesteps: torch.Tensor, cond: Cond) -> torch.Tensor:
         """The UNet's output."""
         return self.denoiser(latents, timesteps, encoder_hidden_states=cond["states"]).sample
 

@@ -52,7 +52,7 @@ class StableDiffusion3(LatentDiffusion):
             "pooled": torch.cat([output.text_embeds for output in outputs], -1),
         }
 
-    def predict(self, latents: torch.Tensor, timesteps: torch.Tensor, cond: Cond) -> torch.Tensor:
+    def output(self, latents: torch.Tensor, timesteps: torch.Tensor, cond: Cond) -> torch.Tensor:
         """The transformer's output."""
         return self.denoiser(
             latents, timestep=timesteps, encoder_hidden_states=cond["states"], pooled_projections=cond["pooled"]

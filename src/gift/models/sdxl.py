@@ -33,7 +33,7 @@ class StableDiffusionXL(LatentDiffusion):
             return {name: torch.zeros_like(tensor) for name, tensor in empty.items()}
         return empty
 
-    def predict(self, latents: torch.Tensor, timesteps: torch.Tensor, cond: Cond) -> torch.Tensor:
+    def output(self, latents: torch.Tensor, timesteps: torch.Tensor, cond: Cond) -> torch.Tensor:
         """The UNet's output for whole, uncropped pictures: original size, crop and target size are the picture's own."""
         side = self.image_size
         sizes = torch.tensor([[side, side, 0, 0, side, side]]).to(cond["pooled"]).expand(len(latents), -1)

@@ -211,8 +211,14 @@ def price(found: Match, evidence: Evidence) -> str | None:
     beside = f" (original model: {number(plain)})" if plain is not None else ""
     text = f"Asked for other things, a recogniser finds them in {number(own)} of the pictures{beside}."
     moved = means(found.label, "fid")
-    return (
-        text
-        if moved is None
-        else f"{text} FID against the original model's own pictures is {number(moved)} (0: they are the same)."
-    )
+    if moved is not None:
+        text += f" FID against the original model's own pictures is {number(moved)} (0: they are the same)."
+    near = [cell.scores.neighbours for cell in found.cells if cell.scores and cell.scores.neighbours]
+    if near:
+        names = listed(list(dict.fromkeys(name for one in near for name in one.names)))
+        score, before = mean([one.score for one in near]), mean([one.original_score for one in near])
+        text += (
+            f" Of the concept's nearest neighbours ({names}) it still draws {number(score)} so that the recogniser finds them "
+            f"(original model: {number(before)})."
+        )
+    return text

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,12 +16,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from gift.errors import GiftError
-from gift.files import whole_folder
+from gift.errors import OtherSettings
+from gift.files import remove_folder, sweep, whole_folder
 from gift.parallel import is_main
 
 NAME = re.compile(r"^step-(\d{8})$")
 MARKER = "complete.json"
+SHOWN = 4
+"""Differences between settings that are told; of more, the rest is counted."""
 
 
 def flatten(value: Any, tensors: dict[str, torch.Tensor], path: str = "t") -> Any:
@@ -59,6 +60,22 @@ def _apart(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return apart
 
 
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """What differs between two JSON values, each as 'name: old -> new'; what one of them lacks is None there."""
+    if isinstance(old, dict | None) and isinstance(new, dict | None) and old != new:
+        old, new = old or {}, new or {}
+        keys = list(dict.fromkeys([*old, *new]))
+        return [line for key in keys for line in differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))]
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return [line for i, pair in enumerate(zip(old, new, strict=True)) for line in differences(*pair, f"{path}.{i + 1}")]
+    return [] if old == new else [f"{path}: {_short(old)} -> {_short(new)}"]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
 def _digest(*parts: bytes) -> str:
     digest = hashlib.sha256()
     for part in parts:
@@ -92,37 +109,41 @@ class Checkpoints:
         """Writes the state after `step` steps; of several processes the first one does.
 
         Raises:
-            GiftError: the folder can't be written; older checkpoints are kept.
+            GiftError: the folder can't be written or the disk has no room for one more; older checkpoints are kept.
         """
         if not is_main():
             return
         tensors: dict[str, torch.Tensor] = {}
         layout = json.dumps(flatten(state, tensors)).encode()
         data = save_tensors(_apart(tensors))
-        with whole_folder(self.folder / f"step-{step:08d}") as part:
+        mark = json.dumps({"step": step, "settings": self.settings, "sha256": _digest(data, layout)}).encode()
+        with whole_folder(self.folder / f"step-{step:08d}", len(data) + len(layout) + len(mark)) as part:
             (part / "state.safetensors").write_bytes(data)
             (part / "layout.json").write_bytes(layout)
-            mark = {"step": step, "settings": self.settings, "sha256": _digest(data, layout)}
-            (part / MARKER).write_text(json.dumps(mark))
+            (part / MARKER).write_bytes(mark)
         for _, old in self._whole()[: -self.keep]:
-            shutil.rmtree(old, ignore_errors=True)
+            remove_folder(old)
 
     def latest(self) -> tuple[int, dict[str, Any]] | None:
-        """The newest checkpoint that is whole and unharmed, or None.
+        """The newest checkpoint that is whole and unharmed, or None. What a killed run left half written is tidied up.
 
         Raises:
-            GiftError: it belongs to a run with other settings.
+            OtherSettings: it belongs to a run with other settings; they are told beside the new ones.
         """
+        self._sweep()
         for step, path in reversed(self._whole()):
             try:
                 old, state = self._read(path)
             except (OSError, ValueError, LookupError, TypeError, SafetensorError):
                 warnings.warn(f"checkpoint {path} is damaged; going back to the one before", stacklevel=2)
                 continue
-            new = json.loads(json.dumps(self.settings))
-            if old != new:
-                changed = ", ".join(sorted(k for k in {*old, *new} if old.get(k) != new.get(k)))
-                raise GiftError(f"{path} is of a run with other settings ({changed} differ); use the same or another --output")
+            changed = differences(old, json.loads(json.dumps(self.settings)))
+            if changed:
+                more = f", and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
+                raise OtherSettings(
+                    f"{path} is of a run with other settings ({', '.join(changed[:SHOWN])}{more}); give those or another --output, "
+                    f"or begin afresh with --restart, which removes it"
+                )
             return step, state
         return None
 
@@ -135,7 +156,22 @@ class Checkpoints:
 
     def clear(self) -> None:
         """Removes this run's checkpoints: the result is written, so they are not needed."""
+        self._sweep()
         for _, path in self._whole() if is_main() else ():
-            shutil.rmtree(path, ignore_errors=True)
+            remove_folder(path)
         if is_main() and self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
+
+    def _sweep(self) -> None:
+        if is_main():
+            sweep(self.folder, r"step-\d{8}")
+
+
+def clear_below(folder: Path) -> int:
+    """Removes the checkpoints of all runs in a folder and below it; other files stay. Returns how many there were."""
+    homes = sorted({path.parent for path in folder.rglob("*step-*") if path.is_dir()}) if is_main() else []
+    kept = [Checkpoints(home, {}) for home in homes]
+    count = sum(len(run._whole()) for run in kept)
+    for run in kept:
+        run.clear()
+    return count

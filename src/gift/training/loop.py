@@ -94,6 +94,8 @@ def run(
         stepper.load_state(found[1]["stepper"])
         history = [dict(logs) for logs in found[1]["history"]]
         reporter.say(f"{title}: going on from step {found[0]} ({checkpoints.folder if checkpoints else ''})")
+    elif checkpoints:
+        reporter.say(f"{title}: beginning at step 0 (no checkpoint in {checkpoints.folder})")
     done = len(history)
 
     def save() -> None:

@@ -90,6 +90,9 @@ class TrainingRun(ABC):
     ) -> list[Logs]:
         """`run`, with the running mean that is asked for; the model's weights are then whole, and the mean's if there is one."""
         self.average = Average(list(self.weights.values()), saving.ema)
+        if reporter:
+            count = sum(p.numel() for p in self.weights.values())
+            reporter.say(f"{title}: trains {count:,} weights in {len(self.weights)} tensors")
 
         def stepped(done: int) -> None:
             if done:

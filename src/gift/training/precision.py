@@ -50,6 +50,15 @@ class Saving(BaseModel):
         default=None, description="torch.compile the denoiser with this backend, as 'inductor'; off by default"
     )
 
+    def check(self) -> None:
+        """Verifies what can be told without a model.
+
+        Raises:
+            GiftError: there is no such backend.
+        """
+        if self.compile is not None and self.compile not in (known := torch.compiler.list_backends(None)):
+            raise GiftError(f"torch.compile has no backend '{self.compile}'; use one of {', '.join(known)}")
+
     def apply(self, model: DenoisingModel, accelerator: Accelerator) -> None:
         """Sets a copy up for training. `accelerate launch --mixed_precision` asks for bf16 or fp16 as well.
 
@@ -74,9 +83,7 @@ class Saving(BaseModel):
                     f"{type(denoiser).__name__} can't compute activations anew; leave gradient_checkpointing out"
                 ) from error
         if self.compile is not None:
-            known = torch.compiler.list_backends(None)
-            if self.compile not in known:
-                raise GiftError(f"torch.compile has no backend '{self.compile}'; use one of {', '.join(known)}")
+            self.check()
             denoiser.compile(backend=self.compile)
 
     def release(self, model: DenoisingModel) -> None:

@@ -10,6 +10,8 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from gift.errors import shown
+
 
 class Reporter(Protocol):
     """Told of every run's start, steps and end."""
@@ -41,6 +43,12 @@ class Silent:
 
     def say(self, text: str) -> None:
         """Nothing."""
+
+
+def say_repeats(reporter: Reporter | None, what: str, pictures: int, batch_size: int) -> None:
+    """Tells of batches that are larger than their set: pictures are drawn with replacement, so every step is taken."""
+    if reporter and pictures < batch_size:
+        reporter.say(f"{pictures} {what} for batches of {batch_size}: a picture is in a batch more than once")
 
 
 def _numbers(logs: Mapping[str, float]) -> str:
@@ -93,4 +101,4 @@ class Live:
 
     def say(self, text: str) -> None:
         """Prints a line above the bar."""
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(shown(text), markup=False, highlight=False, soft_wrap=True)

@@ -69,6 +69,14 @@ class Tracked:
             self.inner.say(f"note: the tracker failed and is not used any more ({reason}); the training goes on")
 
 
+def flat(config: Mapping[str, Any], head: str = "") -> dict[str, str]:
+    """A configuration as trackers take it: one level of names, 'outer.inner', with words and numbers as text, and so lists."""
+    out: dict[str, str] = {}
+    for key, value in config.items():
+        out |= flat(value, f"{head}{key}.") if isinstance(value, Mapping) and value else {f"{head}{key}": str(value)}
+    return out
+
+
 def tracked(inner: Reporter, name: str | None, folder: Path, config: Mapping[str, Any]) -> Reporter:
     """A reporter that also tells the tracker of that name; `inner` itself without one.
 
@@ -94,7 +102,7 @@ def tracked(inner: Reporter, name: str | None, folder: Path, config: Mapping[str
         tracker = kind(folder.name, **where)
         if hasattr(tracker, "start"):
             tracker.start()
-        tracker.store_init_configuration({key: str(value) for key, value in config.items()})
+        tracker.store_init_configuration(flat(config))
         return tracker
 
     return Tracked(inner, make)

@@ -104,7 +104,7 @@ class Updater:
             raise GiftError("nothing to train: no weight matches; name another part of the denoiser")
         wrong = next((p.dtype for p in self.parameters if p.dtype != torch.float32), None)
         if wrong is not None:
-            raise GiftError(f"trainable weights are {wrong}; load the model in fp32")
+            raise GiftError(f"trainable weights are {wrong}; hold the model in fp32, or train a LoRA on it")
         if not 0 <= rate <= LARGEST_RATE:
             raise GiftError(f"a learning rate of {rate} can't be used; give one between 0 and {LARGEST_RATE:g}")
         self.rate, self.clip, self.accelerator = rate, clip, accelerator
