@@ -215,3 +215,14 @@ def test_the_protocol_names_what_records_hold() -> None:
     assert f"at least {words[FACTOR]} times" in text
     assert f"At least {words[LEAST_SEEDS]} seeds" in text
     assert f"less than {100 * LEAST_SAFE:.0f} % (a choice of this project)" in " ".join(text.split())
+
+
+def test_every_failure_of_the_field_has_a_test_that_is_there() -> None:
+    text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+(?:, \d+)*) ", text, re.MULTILINE)
+    assert {int(number) for row in rows for number in row.split(", ")} == set(range(1, 39))
+    for line in (line for line in text.splitlines() if "::test_" in line):
+        path = ""
+        for file, name in re.findall(r"`((?:tests/[\w/]+\.py)?)::(test_\w+)`", line):
+            path = file or path
+            assert f"def {name}(" in (ROOT / path).read_text(encoding="utf-8"), f"{path}::{name}"

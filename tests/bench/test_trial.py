@@ -150,11 +150,8 @@ def test_an_interrupted_trial_goes_on_to_the_same_curve(
         assert seen.scores == resumed.seen[step].scores
 
 
-@pytest.mark.parametrize("attack", ["lora", "full"])
-def test_where_memory_gives_out_pictures_are_drawn_one_by_one(
-    attack: str, random_model: StableDiffusion, concept_set: LatentSet
-) -> None:
-    how = make_attack(attack, {"steps": 11, "batch_size": 2})
+def test_where_memory_gives_out_pictures_are_drawn_one_by_one(random_model: StableDiffusion, concept_set: LatentSet) -> None:
+    how = make_attack("lora", {"steps": 11, "batch_size": 2})
     plain, tight = (
         attack_and_score(model, how, concept_set, ASKS, brightness, seed=3) for model in (random_model, cramped(random_model, 1))
     )
@@ -163,7 +160,7 @@ def test_where_memory_gives_out_pictures_are_drawn_one_by_one(
     assert tight.attacked.logs == plain.attacked.logs
 
 
-@pytest.mark.parametrize(("free", "seen"), [(0, []), (1, [0]), (2, [0, 10])])
+@pytest.mark.parametrize(("free", "seen"), [(0, []), (2, [0, 10])])
 def test_looks_for_which_there_is_no_memory_are_left_out_and_the_training_goes_on(
     free: int, seen: list[int], random_model: StableDiffusion, concept_set: LatentSet, tmp_path: Path
 ) -> None:

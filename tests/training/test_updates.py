@@ -242,7 +242,7 @@ def test_one_bad_sample_is_enough(bad: float) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_weights_of_another_precision_are_refused(accelerator: Accelerator, dtype: torch.dtype) -> None:
-    with pytest.raises(GiftError, match="load the model in fp32"):
+    with pytest.raises(GiftError, match="hold the model in fp32"):
         Updater([*weights(), nn.Parameter(torch.zeros(2, dtype=dtype))], rate=0.1, accelerator=accelerator)
 
 
