@@ -42,9 +42,9 @@ def test_the_limit_is_measured_once_for_every_concept_never_seen(
     assert [(entry["concept"], entry["twin_steps"]) for entry in found["curves"]] == [("mushroom", 7), ("ant", 7)]
     assert 0 <= found["twins"][0]["safe_accuracy"] <= 1
     described = {"name": "lora", **Lora(steps=1, batch_size=1, rank=2).model_dump(mode="json")}
-    never._kept.cache_clear()
+    never.measured.cache_clear()
     assert never.never_learned("ant", described, 1) == [tuple(point) for point in found["curves"][1]["curve"]]
-    never._kept.cache_clear()
+    never.measured.cache_clear()
     monkeypatch.setattr(twin, "attack_and_score", None)  # what is there is not measured again
     twin.measure_limit(tmp_path, ["lora:batch_size=1,rank=2"], [0], 1)
     assert (tmp_path / "never.json").read_bytes() == kept

@@ -27,12 +27,12 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def write(entries: list[dict[str, Any]]) -> None:
         (tmp_path / "never.json").write_text(json.dumps({"twins": [], "curves": entries}))
-        never._kept.cache_clear()
+        never.measured.cache_clear()
 
     monkeypatch.setattr(never, "FILE", tmp_path / "never.json")
-    never._kept.cache_clear()
+    never.measured.cache_clear()
     yield write
-    never._kept.cache_clear()
+    never.measured.cache_clear()
 
 
 def test_a_curve_is_found_by_the_attack_and_cut_to_the_horizon(kept: Any) -> None:

@@ -26,7 +26,8 @@ def key_of(concept: str, attack: Mapping[str, Any]) -> Key:
 
 
 @lru_cache(maxsize=1)
-def _kept() -> dict[Key, list[dict[int, float]]]:
+def measured() -> dict[Key, list[dict[int, float]]]:
+    """Every curve (the score by step) of the twins, by `key_of`."""
     if not FILE.exists():
         return {}
     found: dict[Key, list[dict[int, float]]] = {}
@@ -43,7 +44,7 @@ def never_learned(concept: str, attack: Mapping[str, Any], horizon: int) -> Curv
         attack: the attack's 'name' with its arguments.
         horizon: the last step; must be one at which the twins were looked at.
     """
-    curves = _kept().get(key_of(concept, attack), [])
+    curves = measured().get(key_of(concept, attack), [])
     if not curves or any(horizon not in curve for curve in curves):
         return None
     steps = sorted(set.intersection(*(set(curve) for curve in curves)))
