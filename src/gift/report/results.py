@@ -1,0 +1,220 @@
+"""`python -m gift.report.results`: writes the tables of `docs/results.md` anew from the records that are kept beside it.
+
+A table stands between `<!-- table: KIND GRID -->` and `<!-- end -->`, GRID being a folder in `docs/results/` with a grid's
+`records.jsonl`; `limit` takes the curves of twins that never saw their concepts instead. All else is text and stays.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from gift.bench.config import PLACES
+from gift.bench.grid_record import NAME, REMEDY, WRITER
+from gift.bench.never import NAME as LIMIT
+from gift.bench.never import measured
+from gift.bench.reading import parse, read_checked
+from gift.bench.summary import limits, summarise
+from gift.errors import GiftError
+from gift.files import write_text
+from gift.report.markdown import plain
+from gift.report.words import number, percent
+
+PAGE = Path("docs") / "results.md"
+BLOCK = re.compile(r"(<!-- table: (?P<kind>[\w-]+) (?P<grid>[\w.-]+) -->\n)(?P<table>.*?)(<!-- end -->)", re.DOTALL)
+Summary = dict[str, Any]
+
+
+def _mean(group: dict[str, Any], name: str) -> float | None:
+    found = group["means"][name]
+    return None if found is None else found["mean"]
+
+
+def _with_interval(found: dict[str, Any] | None, show: Callable[[float | None], str]) -> str:
+    if found is None:
+        return "–"
+    ends = found["interval"]
+    return show(found["mean"]) if ends is None else f"{show(found['mean'])} ({show(ends[0])} to {show(ends[1])})"
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the first column is text, the others numbers."""
+    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _names(summary: Summary, what: str) -> list[str]:
+    return list(dict.fromkeys(group[what] for group in summary["groups"]))
+
+
+def _by_attack(summary: Summary, show: Callable[[dict[str, Any]], str]) -> list[list[str]]:
+    """A row a method, a column an attack; where no cell counts it says how they ended."""
+    found = {(group["method"], group["attack"]): group for group in summary["groups"]}
+
+    def cell(group: dict[str, Any] | None) -> str:
+        if group is None:
+            return "–"
+        return show(group) if group["conclusive"] else ", ".join(f"{n} {status}" for status, n in group["statuses"].items())
+
+    attacks = _names(summary, "attack")
+    return [[plain(m), *(cell(found.get((m, attack))) for attack in attacks)] for m in _names(summary, "method")]
+
+
+def resistance(summary: Summary) -> str:
+    """For each method and attack the relearning reduction with its interval and the last score; last what twins learn."""
+    attacks = _names(summary, "attack")
+
+    def show(group: dict[str, Any]) -> str:
+        return f"{_with_interval(group['means']['relearning_reduction'], percent)}; {number(_mean(group, 'score_after'))}"
+
+    rows = _by_attack(summary, show)
+    least = limits(summary)
+    if least:
+        known = [f"{percent(least[a]['reduction'])}; {number(least[a]['score_after'])}" if a in least else "–" for a in attacks]
+        rows.append([LIMIT, *known])
+    return table(["method", *map(plain, attacks)], rows)
+
+
+def recovery(summary: Summary) -> str:
+    """For each method and attack in how many cells half the original's score came back, and after how many steps."""
+
+    def show(group: dict[str, Any]) -> str:
+        found = sorted(step for step in group["recovered"]["steps"] if step is not None)
+        told = f"{len(found)}/{group['recovered']['of']}"
+        return f"{told} after {found[0]}" + (f" to {found[-1]}" if found[-1] > found[0] else "") if found else told
+
+    return table(["method", *map(plain, _names(summary, "attack"))], _by_attack(summary, show))
+
+
+def price(summary: Summary) -> str:
+    """For each method what it costs elsewhere and how long it takes; the same before any attack, so of the first one's cells."""
+    rows = []
+    for method in _names(summary, "method"):
+        groups = [group for group in summary["groups"] if group["method"] == method and group["conclusive"]]
+        if not groups:
+            rows.append([plain(method), *["–"] * 6])
+            continue
+        first = groups[0]
+        shares = [share for where in PLACES if (share := _mean(first, f"adaptability {where}")) is not None]
+        rows.append(
+            [
+                plain(method),
+                number(_mean(first, "score_before")),
+                _with_interval(first["means"]["safe_accuracy"], number),
+                number(_mean(first, "fid"), 1),
+                number(_mean(first, "neighbours")),
+                percent(sum(shares) / len(shares)) if shares else "–",
+                f"{first['costs']['defence']['seconds']:.0f} s",
+            ]
+        )
+    return table(["method", "concept before", "safe accuracy", "FID", "neighbours", "benign adaptability", "defence"], rows)
+
+
+def concepts(summary: Summary) -> str:
+    """For each method and concept the relearning reduction under the attack that brings most back there."""
+    rows, names = [], list(dict.fromkeys(row["concept"] for row in summary["rows"]))
+    for method in _names(summary, "method"):
+        cells = []
+        for concept in names:
+            mine = [r for r in summary["rows"] if (r["method"], r["concept"]) == (method, concept) and r["status"] == "ok"]
+            worst: dict[str, list[float]] = {}
+            for row in mine:
+                worst.setdefault(row["attack"], []).append(row["relearning_reduction"] or 0.0)
+            means = {attack: sum(values) / len(values) for attack, values in worst.items()}
+            least = min(means, key=lambda attack: means[attack], default=None)
+            cells.append("–" if least is None else f"{percent(means[least])} ({plain(least)})")
+        rows.append([plain(method), *cells])
+    return table(["method", *(plain(name) for name in names)], rows)
+
+
+def limit() -> str:
+    """For each concept and attack how often twins that never saw the concept draw it after so many steps, over seeds."""
+    found = measured()
+    if not found:
+        return ""
+    steps = sorted({step for curves in found.values() for curve in curves for step in curve})
+    rows = []
+    for (concept, attack, options), curves in found.items():
+        rate = f", {json.loads(options)['rate']:g}" if "rate" in json.loads(options) else ""
+        means = [[curve[step] for curve in curves if step in curve] for step in steps]
+        scores = [number(sum(values) / len(values)) if values else "–" for values in means]
+        rows.append([f"{plain(concept)}, {plain(attack)}{rate}", str(len(curves)), *scores])
+    return table(["concept, attack", "seeds", *(f"step {step}" for step in steps)], rows)
+
+
+KINDS: dict[str, Callable[[Summary], str]] = {
+    "resistance": resistance,
+    "recovery": recovery,
+    "price": price,
+    "concepts": concepts,
+}
+
+
+def read_summary(folder: Path) -> Summary:
+    """A grid's summary, computed from its records, and its rows.
+
+    Raises:
+        GiftError: there are no records, or they can't be used.
+    """
+
+    def rows_of(text: str) -> list[dict[str, Any]]:
+        return [parse(line) for line in text.splitlines() if line.strip()]
+
+    rows = read_checked(folder / NAME, rows_of, writer=WRITER, remedy=REMEDY)
+    try:
+        return {**summarise(rows), "rows": rows}
+    except (KeyError, TypeError, IndexError) as error:
+        raise GiftError(f"{folder / NAME} is malformed ({type(error).__name__}: {error}); {REMEDY}") from error
+
+
+def filled(page: Path) -> str:
+    """The page's text with every table made anew.
+
+    Raises:
+        GiftError: the page or records can't be read, or a table is of no known kind.
+    """
+    text = read_checked(page, str, writer="this command", remedy="name the page")
+    kept: dict[str, Summary] = {}
+
+    def make(found: re.Match[str]) -> str:
+        kind, grid = found["kind"], found["grid"]
+        if kind == "limit":
+            return found[1] + limit() + found[5]
+        if kind not in KINDS:
+            raise GiftError(f"{page}: no table '{kind}'; known: limit, {', '.join(KINDS)}")
+        if grid not in kept:
+            kept[grid] = read_summary(page.with_suffix("") / grid)
+        return found[1] + KINDS[kind](kept[grid]) + found[5]
+
+    return BLOCK.sub(make, text)
+
+
+def main() -> None:
+    """Writes the tables, or says whether they are those of the records."""
+    parser = argparse.ArgumentParser(
+        prog="python -m gift.report.results", description="Writes the tables of a page of results anew from the grids' records."
+    )
+    parser.add_argument("page", type=Path, nargs="?", default=PAGE)
+    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if a table is not that of its records")
+    given = parser.parse_args()
+    try:
+        text = filled(given.page)
+        same = text == given.page.read_text(encoding="utf-8")
+        if given.check:
+            if not same:
+                raise GiftError(f"tables of {given.page} differ from their records; run 'python -m gift.report.results'")
+        else:
+            write_text(given.page, text)
+    except GiftError as error:
+        print(f"gift: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    print("\n".join(found["table"] for found in BLOCK.finditer(text)), end="")
+
+
+if __name__ == "__main__":
+    main()

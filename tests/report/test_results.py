@@ -1,0 +1,116 @@
+"""A page of results: its tables are those of the records, and nothing else is touched."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from gift.bench import never
+from gift.errors import GiftError
+from gift.metrics.intervals import bootstrap
+from gift.report import results
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAD = "# Results\n\n<!-- table: {} made -->\nold\n<!-- end -->\n\nText | stays.\n"
+
+
+def page_of(folder: Path, grid_folder: Path, kind: str) -> Path:
+    target = folder / "results" / "made"
+    target.mkdir(parents=True)
+    (target / "records.jsonl").write_text((grid_folder / "records.jsonl").read_text())
+    page = folder / "results.md"
+    page.write_text(HEAD.format(kind))
+    return page
+
+
+def rows_of(text: str) -> dict[str, list[str]]:
+    lines = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("|")]
+    return {line[0].strip(): [cell.strip() for cell in line[1:]] for line in lines}
+
+
+def test_resistance_is_the_mean_over_cells_that_count(tmp_path: Path, grid_folder: Path) -> None:
+    text = results.filled(page_of(tmp_path, grid_folder, "resistance"))
+    found = rows_of(text)
+    cells = [json.loads(line) for line in (grid_folder / "records.jsonl").read_text().splitlines()]
+    for method in ("esd+gift", "ascent"):
+        for place, attack in enumerate(found["method"]):
+            mine = [c for c in cells if (c["method"], c["attack"], c["status"]) == (method, attack, "ok")]
+            if not mine:
+                continue
+            values, clusters = [c["relearning_reduction"] for c in mine], [c["concept"] for c in mine]
+            low, high = bootstrap(values, clusters=clusters)
+            told = [int(n) for n in re.findall(r"(-?\d+)\s%", found[method][place].replace("\N{MINUS SIGN}", "-"))]
+            assert told == pytest.approx([100 * sum(values) / len(values), 100 * low, 100 * high], abs=0.51)
+            last = sum(c["score_after"] for c in mine) / len(mine)
+            assert float(found[method][place].rsplit("; ", 1)[1]) == pytest.approx(last, abs=0.0051)
+    assert text.endswith("\n\nText | stays.\n")
+    assert "old" not in text
+
+
+@pytest.mark.parametrize("kind", results.KINDS)
+def test_every_table_has_a_row_a_method(tmp_path: Path, grid_folder: Path, kind: str) -> None:
+    page = page_of(tmp_path, grid_folder, kind)
+    text = results.filled(page)
+    found = rows_of(text)
+    methods = {json.loads(line)["method"] for line in (grid_folder / "records.jsonl").read_text().splitlines()}
+    assert methods <= found.keys()
+    assert {len(cells) for cells in found.values()} == {len(found["method"])}
+    page.write_text(text)
+    assert results.filled(page) == text
+
+
+def test_the_limit_is_the_mean_of_the_twins(tmp_path: Path, grid_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    attack = {"name": "full", "steps": 50, "rate": 1e-3}
+    curves = [{"concept": "owl", "attack": attack, "curve": [[0, 0.0], [50, last]]} for last in (0.5, 0.75)]
+    (tmp_path / "never.json").write_text(json.dumps({"twins": [], "curves": curves}))
+    monkeypatch.setattr(never, "FILE", tmp_path / "never.json")
+    never.measured.cache_clear()
+    found = rows_of(results.filled(page_of(tmp_path, grid_folder, "limit")))
+    never.measured.cache_clear()
+    assert found == {
+        "concept, attack": ["seeds", "step 0", "step 50"],
+        "---": ["---:"] * 3,
+        "owl, full, 0.001": ["2", "0.00", "0.62"],
+    }
+
+
+def test_the_command_checks_and_writes(
+    tmp_path: Path, grid_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = page_of(tmp_path, grid_folder, "price")
+    monkeypatch.setattr(sys, "argv", ["results", str(page), "--check"])
+    with pytest.raises(SystemExit) as left:
+        results.main()
+    assert left.value.code == 2
+    assert "differ from their records" in capsys.readouterr().err
+    assert "old" in page.read_text()
+    monkeypatch.setattr(sys, "argv", ["results", str(page)])
+    results.main()
+    assert capsys.readouterr().out in page.read_text()
+    monkeypatch.setattr(sys, "argv", ["results", str(page), "--check"])
+    results.main()
+
+
+@pytest.mark.parametrize(
+    ("kind", "records", "words"),
+    [
+        ("nothing", "{}", "no table 'nothing'; known: limit, resistance"),
+        ("price", "{}", "is malformed"),
+        ("price", "{", "not valid JSON"),
+    ],
+)
+def test_what_can_not_be_made_is_told(tmp_path: Path, grid_folder: Path, kind: str, records: str, words: str) -> None:
+    page = page_of(tmp_path, grid_folder, kind)
+    (tmp_path / "results" / "made" / "records.jsonl").write_text(records)
+    with pytest.raises(GiftError, match=words):
+        results.filled(page)
+
+
+def test_the_projects_own_page_is_that_of_its_records() -> None:
+    page = ROOT / results.PAGE
+    assert results.filled(page) == page.read_text(encoding="utf-8")
+    assert results.BLOCK.search(page.read_text(encoding="utf-8"))
