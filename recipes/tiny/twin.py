@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from gift.bench.identity import options_of
 from gift.bench.never import FILE
 from gift.bench.trial import attack_and_score
 from gift.bench.workbench import Workbench
@@ -73,7 +74,7 @@ def measure_limit(twin: Path, attacks: Sequence[str], seeds: Sequence[int], step
             for name in attacks:
                 kind, _, options = name.partition(":")
                 how = make_attack(kind, {"steps": steps, **parse_options(options.split(",") if options else [])})
-                described = {"name": how.name, **how.model_dump(mode="json")}
+                described = options_of(how)
                 entry: dict[str, Any] = {"concept": concept, "attack": described, "seed": seed, "twin_steps": about["steps"]}
                 if any(entry.items() <= other.items() for other in kept["curves"]):
                     continue

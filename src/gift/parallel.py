@@ -100,6 +100,6 @@ def wait() -> None:
 
 def leave() -> None:
     """Ends the group of processes: none goes while another still has something to send it."""
+    wait()
     if _together():
-        dist.barrier()
         dist.destroy_process_group()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gift.bench.corner import Cell
-from gift.bench.identity import libraries
+from gift.bench.identity import libraries, options_of
 from gift.bench.neighbours import neighbour_damage
 from gift.bench.plan import Plan
 from gift.bench.row_parts import Curve, Row, adaptabilities, memory_of, rounded, similarity_of
@@ -44,7 +44,7 @@ def make_row(plan: Plan, cell: Cell, store: Store, tally: Tally) -> Row:
         "attack": cell.attack,
         "settings": {
             "methods": {method.name: method.model_dump(mode="json") for method in cell.chain},
-            "attack": {"name": cell.how.name, **cell.how.model_dump(mode="json")},
+            "attack": options_of(cell.how),
             "group": list(cell.group),
             "control": plan.grid.control,
             "horizon": plan.grid.horizon,

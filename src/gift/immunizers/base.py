@@ -14,7 +14,7 @@ from gift.data.latents import LatentSet
 from gift.errors import NonFiniteError
 from gift.models import DenoisingModel
 from gift.models.lora import attach_lora, detach_lora, has_lora, merge_lora, switch_lora
-from gift.models.parameters import select_parameters
+from gift.models.parameters import not_finite, select_parameters
 from gift.training.checkpoint import Checkpoints
 from gift.training.method import TrainingRun
 from gift.training.precision import EXACT, Saving, make_accelerator
@@ -145,8 +145,7 @@ class Immunizer(BaseModel, ABC):
             finally:
                 method.close()
                 saving.release(out)
-            broken = next((n for n, p in out.denoiser.named_parameters() if not torch.isfinite(p).all()), None)
-            if broken:
+            if broken := not_finite(out.denoiser.named_parameters()):
                 raise NonFiniteError(
                     f"{self.name} left NaN or infinite values in {broken}; nothing was saved: lower the learning rate"
                 )

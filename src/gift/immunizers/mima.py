@@ -13,7 +13,7 @@ from pydantic import Field
 from gift.data.latents import LatentSet
 from gift.immunizers.base import Immunizer, Method, Task
 from gift.immunizers.inputs import linear_layers, token_sums
-from gift.immunizers.simulated import Attacker, SimulatedAttack
+from gift.immunizers.simulated import Attacker, SimulatedAttack, put_back
 from gift.models.parameters import named_by
 from gift.sharding import refuse
 from gift.training.loop import Logs
@@ -114,16 +114,11 @@ class MimaRun(Method):
     @contextmanager
     def added(self, change: dict[str, torch.Tensor]) -> Iterator[None]:
         """Inside the block the adapted weights are changed; afterwards they are bit-identical to before."""
-        before = {name: p.detach().clone() for name, p in self.adapted.items()}
-        with torch.no_grad():
-            for name, parameter in self.adapted.items():
-                parameter.add_(change[name])
-        try:
-            yield
-        finally:
+        with put_back(self.adapted):
             with torch.no_grad():
                 for name, parameter in self.adapted.items():
-                    parameter.copy_(before[name])
+                    parameter.add_(change[name])
+            yield
 
 
 def merging(how: Mima, task: Task, concepts: list[LatentSet]) -> list[dict[str, torch.Tensor]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -136,8 +136,7 @@ def refuse_what_has_no_second_order(model: DenoisingModel) -> None:
     Raises:
         GiftError: forwards in parts, compiled, or in half precision with a scaled loss.
     """
-    denoiser: Any = model.denoiser
-    if model.micro_batches > 1 or model.scaler is not None or denoiser._compiled_call_impl is not None:
+    if model.micro_batches > 1 or model.scaler is not None or model.compiled:
         raise GiftError("ResAlign differentiates twice; leave accumulate, compile and fp16 out (bf16 works)")
 
 

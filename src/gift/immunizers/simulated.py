@@ -47,6 +47,18 @@ class Attacker(BaseModel):
     batch_size: int = Field(default=8, ge=1)
 
 
+@contextmanager
+def put_back(weights: dict[str, nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+    """Whatever is done to weights inside the block is undone after it, bit for bit; gives the weights."""
+    before = [p.detach().clone() for p in weights.values()]
+    try:
+        yield list(weights.values())
+    finally:
+        with torch.no_grad():
+            for parameter, old in zip(weights.values(), before, strict=True):
+                parameter.copy_(old)
+
+
 class SimulatedAttack:
     """Runs draws of an `Attacker` on a task's weights, in place, and undoes them: no second model is held."""
 
@@ -77,7 +89,7 @@ class SimulatedAttack:
         low, high = (math.log(r) for r in (self.how.full_rates if kind == "full" else self.how.lora_rates))
         rate = math.exp(low + (high - low) * float(torch.rand(1, generator=generator)))
         steps = 1 + draw(self.how.steps)
-        with self._full(weights) if kind == "full" else self._adapter(weights, generator) as trained:
+        with put_back(weights) if kind == "full" else self._adapter(weights, generator) as trained:
             updater = Updater(trained, name=optimiser, rate=rate, accelerator=self.task.accelerator)
             for _ in range(steps):
                 latents, cond = self.task.concept.batch(self.how.batch_size, generator)
@@ -86,16 +98,6 @@ class SimulatedAttack:
             for parameter in weights.values():
                 parameter.requires_grad_(True)
             yield steps
-
-    @contextmanager
-    def _full(self, weights: dict[str, nn.Parameter]) -> Iterator[list[nn.Parameter]]:
-        before = [p.detach().clone() for p in weights.values()]
-        try:
-            yield list(weights.values())
-        finally:
-            with torch.no_grad():
-                for parameter, old in zip(weights.values(), before, strict=True):
-                    parameter.copy_(old)
 
     @contextmanager
     def _adapter(self, weights: dict[str, nn.Parameter], generator: torch.Generator) -> Iterator[list[nn.Parameter]]:

@@ -262,10 +262,14 @@ class DenoisingModel(ABC):
         return next(self.denoiser.parameters()).device
 
     @property
+    def networks(self) -> dict[str, nn.Module]:
+        """All that has weights, by the name of its part of the pipeline."""
+        return {name: part for name, part in self.pipeline.components.items() if isinstance(part, nn.Module)}
+
+    @property
     def nbytes(self) -> int:
         """The size of all networks' weights, as `save` writes them."""
-        parts = [part for part in self.pipeline.components.values() if isinstance(part, nn.Module)]
-        return sum(tensor.nbytes for part in parts for tensor in part.state_dict().values())
+        return sum(tensor.nbytes for network in self.networks.values() for tensor in network.state_dict().values())
 
     def describe(self) -> str:
         """One line: architecture, the weights' precision where it is not fp32, prediction type, size."""

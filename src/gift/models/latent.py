@@ -14,13 +14,12 @@ from typing import Any, ClassVar, Self
 import diffusers
 import torch
 from diffusers.loaders import TextualInversionLoaderMixin
-from torch import nn
 
 from gift.errors import GiftError, NonFiniteError
 from gift.files import whole_folder
 from gift.models.base import GUIDANCE, Cond, DenoisingModel, Noised
 from gift.models.objectives import objective_of
-from gift.models.parameters import GROUPS, SEPARATE, Groups
+from gift.models.parameters import GROUPS, SEPARATE, Groups, not_finite
 from gift.models.patches import unpacked
 from gift.parallel import is_main
 from gift.pixels import as_bytes, as_float
@@ -313,9 +312,7 @@ class LatentDiffusion(DenoisingModel):
     @property
     def broken_weight(self) -> str | None:
         """The name of a weight that holds NaN or infinite values, as 'unet.conv_in.bias'; None where all are finite."""
-        networks = {part: network for part, network in self.pipeline.components.items() if isinstance(network, nn.Module)}
-        weights = ((f"{part}.{name}", p) for part, network in networks.items() for name, p in network.named_parameters())
-        return next((name for name, p in weights if not torch.isfinite(p).all()), None)
+        return not_finite((f"{part}.{name}", p) for part, net in self.networks.items() for name, p in net.named_parameters())
 
     def save(self, path: Path | str) -> Path:
         """A folder that `DiffusionPipeline.from_pretrained` opens.

@@ -33,7 +33,7 @@ FAMILIES: dict[str, type[LatentDiffusion]] = {
 }
 VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model")
 Held = Literal["fp32", "bf16"]
-DTYPES: dict[Held, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
+HELD: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 LIBRARIES = ("diffusers", "transformers", "stable_diffusion")
 """Where the classes of a pipeline's parts may be: the last is diffusers' name for the home of its safety checker."""
 RUNS_CODE = re.compile(r"Auto[A-Z]|.*Pipeline")
@@ -84,11 +84,11 @@ def load(
     if where is not None:
         need_utf8(where)
     if where is not None and where.is_dir():
-        family, pipeline = _from_folder(where, variant, DTYPES[held_in])
+        family, pipeline = _from_folder(where, variant, HELD[held_in])
     elif where is not None and where.is_file():
-        family, pipeline = _from_file(where, DTYPES[held_in])
+        family, pipeline = _from_file(where, HELD[held_in])
     elif hub_id := parse_hub_id(name):
-        family, pipeline = _from_hub(hub_id[0], revision or hub_id[1], variant, DTYPES[held_in])
+        family, pipeline = _from_hub(hub_id[0], revision or hub_id[1], variant, HELD[held_in])
     else:
         raise GiftError(
             f"no model '{name}'; give 'tiny', a diffusers folder, a .safetensors file or a hub id (owner/name, owner/name@revision)"

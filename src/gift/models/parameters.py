@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from gift.errors import GiftError
@@ -97,6 +99,11 @@ def named_by(module: nn.Module, choice: str) -> dict[str, nn.Parameter]:
             f"'{choice}' matches no weight of {type(module).__name__}; use one of {', '.join(named)}, or another pattern"
         )
     return chosen
+
+
+def not_finite(weights: Iterable[tuple[str, torch.Tensor]]) -> str | None:
+    """The first name whose weight holds NaN or infinite values; None where all are finite."""
+    return next((name for name, weight in weights if not torch.isfinite(weight).all()), None)
 
 
 def select_parameters(module: nn.Module, choice: str) -> dict[str, nn.Parameter]:

@@ -22,6 +22,7 @@ from gift.bench.reading import parse, read_checked
 from gift.bench.summary import limits, summarise
 from gift.errors import GiftError
 from gift.files import write_text
+from gift.metrics.concept import mean
 from gift.report.markdown import plain
 from gift.report.words import number, percent
 
@@ -108,7 +109,7 @@ def price(summary: Summary) -> str:
                 _with_interval(first["means"]["safe_accuracy"], number),
                 number(_mean(first, "fid"), 1),
                 number(_mean(first, "neighbours")),
-                percent(sum(shares) / len(shares)) if shares else "–",
+                percent(mean(shares)) if shares else "–",
                 f"{first['costs']['defence']['seconds']:.0f} s",
             ]
         )
@@ -125,7 +126,7 @@ def concepts(summary: Summary) -> str:
             worst: dict[str, list[float]] = {}
             for row in mine:
                 worst.setdefault(row["attack"], []).append(row["relearning_reduction"] or 0.0)
-            means = {attack: sum(values) / len(values) for attack, values in worst.items()}
+            means = {attack: mean(values) for attack, values in worst.items()}
             least = min(means, key=lambda attack: means[attack], default=None)
             cells.append("–" if least is None else f"{percent(means[least])} ({plain(least)})")
         rows.append([plain(method), *cells])
@@ -142,7 +143,7 @@ def limit() -> str:
     for (concept, attack, options), curves in found.items():
         rate = f", {json.loads(options)['rate']:g}" if "rate" in json.loads(options) else ""
         means = [[curve[step] for curve in curves if step in curve] for step in steps]
-        scores = [number(sum(values) / len(values)) if values else "–" for values in means]
+        scores = [number(mean(values)) if values else "–" for values in means]
         rows.append([f"{plain(concept)}, {plain(attack)}{rate}", str(len(curves)), *scores])
     return table(["concept, attack", "seeds", *(f"step {step}" for step in steps)], rows)
 
@@ -200,7 +201,7 @@ def main() -> None:
         prog="python -m gift.report.results", description="Writes the tables of a page of results anew from the grids' records."
     )
     parser.add_argument("page", type=Path, nargs="?", default=PAGE)
-    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if a table is not that of its records")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit with 2 if a table is not that of its records")
     given = parser.parse_args()
     try:
         text = filled(given.page)

@@ -11,6 +11,7 @@ from torch import nn
 
 from gift.errors import NonFiniteError
 from gift.models import DenoisingModel
+from gift.models.parameters import not_finite
 from gift.sharding import Shares, share_like, whole, whole_tree
 from gift.training.averaging import Average
 from gift.training.checkpoint import Checkpoints
@@ -50,8 +51,7 @@ class TrainingRun(ABC):
         Raises:
             NonFiniteError: a weight is NaN or infinite.
         """
-        broken = next((name for name, p in self.weights.items() if not torch.isfinite(p).all()), None)
-        if broken:
+        if broken := not_finite(self.weights.items()):
             raise NonFiniteError(f"training left NaN or infinite values in {broken}; nothing was saved: lower the learning rate")
 
     def state(self) -> dict[str, Any]:

@@ -12,10 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gift.errors import GiftError
 from gift.models import DenoisingModel
+from gift.models.loading import HELD
 from gift.parallel import flagged
 
 Precision = Literal["fp32", "bf16", "fp16"]
-DTYPES: dict[str, torch.dtype] = {"no": torch.float32, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES: dict[str, torch.dtype] = {"no": torch.float32, **HELD, "fp16": torch.float16}
 
 
 def make_accelerator(model: DenoisingModel) -> Accelerator:
