@@ -16,6 +16,7 @@ from gift.immunizers import Ascent, Attacker, Esd, Gift, Imma, Immunizer, Joint,
 from gift.immunizers.base import Method, Task
 from gift.immunizers.gift import GiftRun
 from gift.immunizers.imma import ADAPTER, ImmaRun
+from gift.immunizers.safe import SafeBatches, SafeOptions
 from gift.immunizers.terms import Bound, bounded
 from gift.models.lora import switch_lora
 from gift.models.sd import StableDiffusion
@@ -108,6 +109,29 @@ def test_gift_settles_at_a_falling_rate(task: Task) -> None:
     half = 0.5**0.5 / 2
     assert rates == pytest.approx([1e-3, 1e-3, 1e-3, 1e-3 * (0.5 + half), 5e-4, 1e-3 * (0.5 - half)])
     assert logged == [{"safe", "concept", "objective"}] * 2 + [{"safe"}] * 4
+
+
+def test_both_rates_fall_in_the_last_rounds(task: Task) -> None:
+    method = Gift.plain(steps=6, falling_share=0.5, safe_steps=2, batch_size=1, safe_rate=1e-3, immunize_rate=2e-3).begin(task)
+    rates = []
+    for i in range(6):
+        method.step(i, step_generator(0, i))
+        rates.append([method.updaters[name].optimiser.param_groups[0]["lr"] for name in ("safe", "immunize")])
+    factors = [1, 1, 1, 1, 0.75, 0.25]
+    assert rates == [pytest.approx([1e-3 * factor, 2e-3 * factor]) for factor in factors]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_some_safe_pictures_stand_without_their_prompt(task: Task, share: float) -> None:
+    draw = SafeBatches.of(SafeOptions(safe_factor=200, empty_share=share), task, 2)
+    latents, cond = draw(step_generator(0, 0))
+    plain, own = task.safe.batch(400, step_generator(0, 0))
+    assert torch.equal(latents, plain)
+    empty = task.model.encode_prompts([""])
+    for name, tensor in cond.items():
+        blank = torch.tensor([torch.equal(row, empty[name][0]) for row in tensor])
+        assert torch.equal(tensor[~blank], own[name][~blank])
+        assert abs(float(blank.float().mean()) - share) < 0.08
 
 
 def test_distillation_stands_still_at_the_original(random_model: StableDiffusion, task: Task) -> None:
@@ -297,7 +321,7 @@ def test_joint_and_ascent_take_the_gradient_of_their_formula(random_model: Stabl
     kinds: list[Literal["joint", "ascent"]] = ["joint", "ascent"]
     for kind in kinds:
         how: Immunizer = (
-            Joint(steps=2, batch_size=2, rate=1e-3, ascent_weight=0.7, bound=bound)
+            Joint(steps=2, batch_size=2, rate=1e-3, ascent_weight=0.7, bound=bound, safe_factor=1, empty_share=0)
             if kind == "joint"
             else Ascent(steps=2, batch_size=2, rate=1e-3, bound=bound)
         )

@@ -51,6 +51,22 @@ def test_resistance_is_the_mean_over_cells_that_count(tmp_path: Path, grid_folde
     assert "old" not in text
 
 
+def test_parts_of_a_grid_make_one_table(tmp_path: Path, grid_folder: Path) -> None:
+    page = page_of(tmp_path, grid_folder, "resistance")
+    whole = results.filled(page)
+    lines = (tmp_path / "results" / "made" / "records.jsonl").read_text().splitlines()
+    for name, part in (("one", lines[:-2]), ("two", lines[-3:])):  # a cell is in both
+        (tmp_path / "results" / name).mkdir()
+        (tmp_path / "results" / name / "records.jsonl").write_text("\n".join(part))
+    page.write_text(page.read_text().replace("resistance made", "resistance one+two"))
+    assert results.filled(page) == whole.replace("resistance made", "resistance one+two")
+    other = json.loads(lines[-3])
+    other["settings"]["horizon"] = 7
+    (tmp_path / "results" / "two" / "records.jsonl").write_text(json.dumps(other))
+    with pytest.raises(GiftError, match="has other settings than in another part"):
+        results.filled(page)
+
+
 @pytest.mark.parametrize("kind", results.KINDS)
 def test_every_table_has_a_row_a_method(tmp_path: Path, grid_folder: Path, kind: str) -> None:
     page = page_of(tmp_path, grid_folder, kind)

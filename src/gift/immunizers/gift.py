@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from gift.immunizers.base import Immunizer, Method, Task
 from gift.immunizers.original import outputs_ahead
+from gift.immunizers.safe import SafeBatches, SafeOptions
 from gift.immunizers.simulated import Attacker, SimulatedAttack
 from gift.immunizers.terms import Bound, Distance, Noise, bounded, project_away, total_norm, watch_layers
 from gift.training.loop import Logs
@@ -20,11 +21,13 @@ from gift.training.updates import OptimiserName, Rate, Updater, scheduled
 
 SafeTarget = Literal["data", "reference"]
 Direction = Literal["gradient", "momentum"]
-PLAIN: dict[str, Any] = {"attacker": {"steps": 0}, "safe_target": "data", "settle_steps": 0}
+PLAIN: dict[str, Any] = {
+    "attacker": {"steps": 0}, "safe_target": "data", "settle_steps": 0, "safe_steps": 1, "safe_factor": 1, "empty_share": 0.0
+}  # fmt: skip
 """Options of the plain method, as a configuration says them."""
 
 
-class Gift(Immunizer):
+class Gift(SafeOptions, Immunizer):
     """K times theta -= a_P grad L(theta; D_s); then theta -= a_I G(grad[beta R(theta; D_h) - gamma b(L(theta; D_h))])."""
 
     name: ClassVar[str] = "gift"
@@ -38,6 +41,9 @@ class Gift(Immunizer):
     safe_steps: int = Field(default=1, ge=1, description="K, safe steps a round (choice)")
     safe_rate: Rate = Field(default=5e-4, description="a_P (choice)")
     immunize_rate: Rate = Field(default=5e-4, description="a_I (choice)")
+    falling_share: float = Field(
+        default=0.0, ge=0, le=1, description="share of the rounds, the last ones, in which both rates fall to zero (choice)"
+    )
     immunize_optimiser: OptimiserName = Field(default="adamw", description="turns the immunizing gradient into a step (choice)")
     noise_weight: float = Field(default=0.0, ge=0, description="beta, weight of representation noising (choice)")
     ascent_weight: float = Field(default=1.0, ge=0, description="gamma, weight of loss maximisation (choice)")
@@ -54,11 +60,15 @@ class Gift(Immunizer):
     rescale: float | None = Field(
         default=None, gt=0, description="G: norm of the gradient relative to the safe one's; off by default"
     )
-    attacker: Attacker = Field(default=Attacker(), description="the simulated attacker; none with steps=0 (choice)")
-    safe_target: SafeTarget = Field(
-        default="reference", description="lower level: the training target, or theta_0's output (distillation; choice)"
+    attacker: Attacker = Field(
+        default=Attacker(steps=0), description="the simulated attacker; off by default, steps=16 switches it on (docs/results.md)"
     )
-    settle_steps: int = Field(default=400, ge=0, description="safe-only steps at the end, the rate falling to zero (choice)")
+    safe_target: SafeTarget = Field(
+        default="data", description="lower level: the training target, or 'reference', theta_0's output (docs/results.md)"
+    )
+    settle_steps: int = Field(
+        default=0, ge=0, description="safe-only steps at the end, the rate falling to zero (none: docs/results.md)"
+    )
     train: str = Field(default="all", description="weights that move")
 
     @model_validator(mode="after")
@@ -89,6 +99,7 @@ class GiftRun(Method):
 
     def __init__(self, how: Gift, task: Task) -> None:
         self.how = how
+        self.safe_batch = SafeBatches.of(how, task, how.batch_size)
         self.attack = SimulatedAttack(how.attacker, task)  # before the weights are chosen: it renames those that it wraps
         super().__init__(task, how.train)
         self.layers = watch_layers(task.model, how.layers, how.noise, how.distance) if how.noise_weight else None
@@ -96,8 +107,7 @@ class GiftRun(Method):
         if how.safe_target == "reference":
             self.targets = outputs_ahead(
                 task.model,
-                task.safe,
-                batch_size=how.batch_size,
+                self.safe_batch,
                 seed=task.seed,
                 steps=how.total_steps,
                 batches=lambda index: how.safe_steps if index < how.steps else 1,
@@ -115,7 +125,9 @@ class GiftRun(Method):
         if index >= how.steps:
             batch = how.steps * how.safe_steps + index - how.steps
             return {"safe": self.keep(batch, generator, scheduled("cosine", index - how.steps, how.settle_steps, 0))}
-        safe = [self.keep(index * how.safe_steps + k, generator, 1.0) for k in range(how.safe_steps)][-1]
+        falling = round(how.steps * how.falling_share)
+        factor = scheduled("cosine", max(0, index - how.steps + falling), max(1, falling), 0)
+        safe = [self.keep(index * how.safe_steps + k, generator, factor) for k in range(how.safe_steps)][-1]
         held = self.safe_direction() if self.watches_safe else []
         for parameter in self.weights.values():
             parameter.grad = None
@@ -125,7 +137,7 @@ class GiftRun(Method):
             updater.gradients(objective)
         if self.watches_safe:
             self.change_gradients(held)
-        updater.apply()
+        updater.apply(factor)
         return {"safe": safe, "concept": loss.item(), "objective": objective.item()}
 
     def keep(self, batch: int, generator: torch.Generator, factor: float) -> float:
@@ -136,7 +148,7 @@ class GiftRun(Method):
             generator: of the draws.
             factor: on the learning rate.
         """
-        latents, cond = self.task.safe.batch(self.how.batch_size, generator)
+        latents, cond = self.safe_batch(generator)
         loss = self.task.model.mean_loss(latents, cond, generator, self.targets[batch] if self.targets is not None else None)
         self.updaters["safe"].descend(loss, factor)
         return loss.item()

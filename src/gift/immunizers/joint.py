@@ -8,12 +8,13 @@ import torch
 from pydantic import Field
 
 from gift.immunizers.base import Immunizer, Method, Task
+from gift.immunizers.safe import SafeBatches, SafeOptions
 from gift.immunizers.terms import Bound, Distance, Noise, bounded, watch_layers
 from gift.training.loop import Logs
 from gift.training.updates import Rate, Updater
 
 
-class Joint(Immunizer):
+class Joint(SafeOptions, Immunizer):
     """theta <- theta - lr grad[L(theta; D_s) + beta R(theta; D_h) - gamma b(L(theta; D_h))], one optimiser."""
 
     name: ClassVar[str] = "joint"
@@ -42,13 +43,14 @@ class JointRun(Method):
     def __init__(self, how: Joint, task: Task) -> None:
         super().__init__(task, how.train)
         self.how = how
+        self.safe_batch = SafeBatches.of(how, task, how.batch_size)
         self.updaters["joint"] = Updater(self.weights.values(), rate=how.rate, accelerator=task.accelerator)
         self.layers = watch_layers(task.model, how.layers, how.noise, how.distance) if how.noise_weight else None
 
     def step(self, index: int, generator: torch.Generator) -> Logs:
         """One step down the joint loss."""
         how, model = self.how, self.task.model
-        safe = model.mean_loss(*self.task.safe.batch(how.batch_size, generator), generator)
+        safe = model.mean_loss(*self.safe_batch(generator), generator)
         batch = self.task.concept.batch(how.batch_size, generator)
         noising: torch.Tensor | float = 0.0
         if self.layers:

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from gift.data.latents import LatentSet
 from gift.models import DenoisingModel
+from gift.models.base import Cond
 from gift.training.loop import step_generator
 
 
@@ -47,14 +47,18 @@ class Original:
 
 @torch.no_grad()
 def outputs_ahead(
-    model: DenoisingModel, data: LatentSet, *, batch_size: int, seed: int, steps: int, batches: Callable[[int], int]
+    model: DenoisingModel,
+    draw: Callable[[torch.Generator], tuple[torch.Tensor, Cond]],
+    *,
+    seed: int,
+    steps: int,
+    batches: Callable[[int], int],
 ) -> list[torch.Tensor]:
     """The outputs of a model, as it is now, on the batches that a run's steps will draw first.
 
     Args:
         model: theta_0.
-        data: what the batches are drawn from.
-        batch_size: rows of a batch.
+        draw: draws a batch, latents and conditioning.
         seed: of the run: step `i` draws from `step_generator(seed, i)`.
         steps: of the run.
         batches: how many batches step `i` draws before anything else, each followed by its noise and timesteps.
@@ -66,6 +70,6 @@ def outputs_ahead(
     for index in range(steps):
         generator = step_generator(seed, index)
         for _ in range(batches(index)):
-            noised, cond = model.noised_share(*data.batch(batch_size, generator), generator)
+            noised, cond = model.noised_share(*draw(generator), generator)
             rows.append(model.predict(noised.latents, noised.timesteps, cond))
     return rows

@@ -74,7 +74,11 @@ class ResAlignRun(Method):
         self.attack = SimulatedAttack(how.attacker, replace(task, concept=self.tuning))  # before the weights are chosen
         super().__init__(task, how.train)
         self.targets = outputs_ahead(
-            task.model, task.safe, batch_size=how.batch_size, seed=task.seed, steps=how.steps, batches=lambda index: 1
+            task.model,
+            lambda generator: task.safe.batch(how.batch_size, generator),
+            seed=task.seed,
+            steps=how.steps,
+            batches=lambda index: 1,
         )
         self.updaters["resalign"] = Updater(self.weights.values(), rate=how.rate, decay=how.decay, accelerator=task.accelerator)
 

@@ -1,7 +1,7 @@
 """`python -m gift.report.results`: writes the tables of `docs/results.md` anew from the records that are kept beside it.
 
 A table stands between `<!-- table: KIND GRID -->` and `<!-- end -->`, GRID being a folder in `docs/results/` with a grid's
-`records.jsonl`; `limit` takes the curves of twins that never saw their concepts instead. All else is text and stays.
+`records.jsonl`, or several with `+` between, parts of one grid that were computed apart; `limit` takes the curves of twins that never saw their concepts instead. All else is text and stays.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from gift.report.markdown import plain
 from gift.report.words import number, percent
 
 PAGE = Path("docs") / "results.md"
-BLOCK = re.compile(r"(<!-- table: (?P<kind>[\w-]+) (?P<grid>[\w.-]+) -->\n)(?P<table>.*?)(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- table: (?P<kind>[\w-]+) (?P<grid>[\w.+-]+) -->\n)(?P<table>.*?)(<!-- end -->)", re.DOTALL)
 Summary = dict[str, Any]
 
 
@@ -156,21 +156,31 @@ KINDS: dict[str, Callable[[Summary], str]] = {
 }
 
 
-def read_summary(folder: Path) -> Summary:
-    """A grid's summary, computed from its records, and its rows.
+CELL = ("model_identity", "concept", "seed", "method", "attack")
+"""What tells a grid's cells apart."""
+
+
+def read_summary(*folders: Path) -> Summary:
+    """The summary of a grid, computed from the records of its parts, and its rows; a cell that several parts have counts once.
 
     Raises:
-        GiftError: there are no records, or they can't be used.
+        GiftError: there are no records, they can't be used, or two parts have a cell under other settings.
     """
 
     def rows_of(text: str) -> list[dict[str, Any]]:
         return [parse(line) for line in text.splitlines() if line.strip()]
 
-    rows = read_checked(folder / NAME, rows_of, writer=WRITER, remedy=REMEDY)
+    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+    file = folders[0] / NAME
     try:
-        return {**summarise(rows), "rows": rows}
+        for file in (folder / NAME for folder in folders):
+            for row in read_checked(file, rows_of, writer=WRITER, remedy=REMEDY):
+                kept = rows.setdefault(tuple(row[name] for name in CELL), row)
+                if kept["settings"] != row["settings"]:
+                    raise GiftError(f"{file}: {row['method']} under {row['attack']} has other settings than in another part")
+        return {**summarise(list(rows.values())), "rows": list(rows.values())}
     except (KeyError, TypeError, IndexError) as error:
-        raise GiftError(f"{folder / NAME} is malformed ({type(error).__name__}: {error}); {REMEDY}") from error
+        raise GiftError(f"{file} is malformed ({type(error).__name__}: {error}); {REMEDY}") from error
 
 
 def filled(page: Path) -> str:
@@ -189,7 +199,7 @@ def filled(page: Path) -> str:
         if kind not in KINDS:
             raise GiftError(f"{page}: no table '{kind}'; known: limit, {', '.join(KINDS)}")
         if grid not in kept:
-            kept[grid] = read_summary(page.with_suffix("") / grid)
+            kept[grid] = read_summary(*(page.with_suffix("") / part for part in grid.split("+")))
         return found[1] + KINDS[kind](kept[grid]) + found[5]
 
     return BLOCK.sub(make, text)
