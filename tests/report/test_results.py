@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from gift.bench import never
+from gift.bench.grid import read_grid
+from gift.bench.plan import make_plan
 from gift.errors import GiftError
 from gift.metrics.intervals import bootstrap
 from gift.report import results
@@ -130,3 +132,16 @@ def test_the_projects_own_page_is_that_of_its_records() -> None:
     page = ROOT / results.PAGE
     assert results.filled(page) == page.read_text(encoding="utf-8")
     assert results.BLOCK.search(page.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("grid", sorted((ROOT / results.PAGE.with_suffix("")).glob("*/grid.yaml")), ids=lambda file: file.parent.name)
+def test_a_grid_asks_for_what_its_records_tell(grid: Path) -> None:
+    """Options that are newer than the records are at values at which nothing of them shows, or the file would be another grid's."""
+    cells = {(cell.concept, cell.method, cell.attack): cell for cell in make_plan(read_grid(grid)).cells}
+    rows = [json.loads(line) for line in (grid.parent / "records.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert {(row["concept"], row["method"], row["attack"]) for row in rows} == cells.keys()
+    for row in rows:
+        for immunizer in cells[row["concept"], row["method"], row["attack"]].chain:
+            told = row["settings"]["methods"].get(immunizer.name, {})
+            asked = immunizer.model_dump(mode="json")
+            assert {name: asked[name] for name in told} == told, (row["method"], immunizer.name)

@@ -61,7 +61,8 @@ def contenders(steps: int, batch: int) -> dict[str, Immunizer | None]:
     """
     shared: dict[str, Any] = {
         "steps": steps,
-        "settle_steps": 0,
+        "safe_target": "reference",
+        "safe_factor": 1,
         "batch_size": batch,
         "project_on": "momentum",
         "immunize_optimiser": "adafactor",
@@ -69,7 +70,7 @@ def contenders(steps: int, batch: int) -> dict[str, Immunizer | None]:
     attacker = Attacker(kinds=("lora",), steps=2, rank=8, batch_size=batch)
     return {
         "plain": None,
-        "gift": Gift(attacker=Attacker(steps=0), **shared),
+        "gift": Gift(**shared),
         "gift, simulated LoRA": Gift(attacker=attacker, **shared),
         "gift by LoRA": Gift(attacker=attacker, adapter_rank=16, **shared),
     }

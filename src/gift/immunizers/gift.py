@@ -33,8 +33,8 @@ class Gift(SafeOptions, Immunizer):
     name: ClassVar[str] = "gift"
     title: ClassVar[str] = "GIFT"
     about: ClassVar[str] = (
-        "Bi-level: raises the concept's loss at weights that a simulated attacker has moved, while ordinary training keeps "
-        "the safe set."
+        "Bi-level: raises the concept's loss, at weights that a simulated attacker has moved if asked, while ordinary training "
+        "keeps the safe set."
     )
 
     steps: int = Field(default=120, ge=0, description="rounds of lower and upper level (choice)")
@@ -81,7 +81,7 @@ class Gift(SafeOptions, Immunizer):
 
     @classmethod
     def plain(cls, **options: Any) -> Self:
-        """The paper's two levels alone: no simulated attacker, the ordinary training target, nothing afterwards."""
+        """The paper's two levels alone: one safe step a round on as many pictures as the concept's, all with their prompts."""
         return cls(**{**PLAIN, **options})
 
     @property
