@@ -17,7 +17,7 @@ from typing import Any
 from gift.bench.config import PLACES
 from gift.bench.grid_record import NAME, REMEDY, WRITER
 from gift.bench.never import NAME as LIMIT
-from gift.bench.never import measured
+from gift.bench.never import limit_of, measured
 from gift.bench.reading import parse, read_checked
 from gift.bench.summary import limits, summarise
 from gift.errors import GiftError
@@ -117,19 +117,21 @@ def price(summary: Summary) -> str:
 
 
 def concepts(summary: Summary) -> str:
-    """For each method and concept the relearning reduction under the attack that brings most back there."""
-    rows, names = [], list(dict.fromkeys(row["concept"] for row in summary["rows"]))
-    for method in _names(summary, "method"):
-        cells = []
-        for concept in names:
-            mine = [r for r in summary["rows"] if (r["method"], r["concept"]) == (method, concept) and r["status"] == "ok"]
-            worst: dict[str, list[float]] = {}
-            for row in mine:
-                worst.setdefault(row["attack"], []).append(row["relearning_reduction"] or 0.0)
-            means = {attack: mean(values) for attack, values in worst.items()}
-            least = min(means, key=lambda attack: means[attack], default=None)
-            cells.append("–" if least is None else f"{percent(means[least])} ({plain(least)})")
-        rows.append([plain(method), *cells])
+    """For each method and concept the relearning reduction under the attack that brings most back there; last that of twins."""
+    counted = [row for row in summary["rows"] if row["status"] == "ok"]
+    names = list(dict.fromkeys(row["concept"] for row in summary["rows"]))
+    found: dict[str, dict[str, list[tuple[str, float]]]] = {method: {} for method in _names(summary, "method")}
+    for row in counted:
+        found[row["method"]].setdefault(row["concept"], []).append((row["attack"], row["relearning_reduction"] or 0.0))
+        if least := limit_of(row):
+            found.setdefault(LIMIT, {}).setdefault(row["concept"], []).append((row["attack"], least["reduction"]))
+
+    def worst(seen: list[tuple[str, float]]) -> str:
+        by_attack = {attack: mean([value for name, value in seen if name == attack]) for attack, _ in seen}
+        least = min(by_attack, key=lambda attack: by_attack[attack], default=None)
+        return "–" if least is None else f"{percent(by_attack[least])} ({plain(least)})"
+
+    rows = [[plain(method), *(worst(cells.get(name, [])) for name in names)] for method, cells in found.items()]
     return table(["method", *(plain(name) for name in names)], rows)
 
 
