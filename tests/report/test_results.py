@@ -134,7 +134,10 @@ def test_the_projects_own_page_is_that_of_its_records() -> None:
     assert results.BLOCK.search(page.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("grid", sorted((ROOT / results.PAGE.with_suffix("")).glob("*/grid.yaml")), ids=lambda file: file.parent.name)
+GRIDS = sorted((ROOT / results.PAGE.with_suffix("")).glob("*/grid.yaml"))
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=lambda file: file.parent.name)
 def test_a_grid_asks_for_what_its_records_tell(grid: Path) -> None:
     """Options that are newer than the records are at values at which nothing of them shows, or the file would be another grid's."""
     cells = {(cell.concept, cell.method, cell.attack): cell for cell in make_plan(read_grid(grid)).cells}

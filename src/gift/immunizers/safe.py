@@ -19,7 +19,7 @@ class SafeOptions(BaseModel):
         default=0.1,
         ge=0,
         le=1,
-        description="share of safe pictures that stand without their prompt, which guidance needs (as in Stable Diffusion's training)",
+        description="share of safe pictures that stand without their prompt, which guidance needs (as in its own training)",
     )
 
 
@@ -27,8 +27,8 @@ class SafeOptions(BaseModel):
 class SafeBatches:
     """Draws batches of the safe set, some of whose pictures stand without their prompt.
 
-    Guidance takes the difference of two predictions, with the prompt and without. Where only prompts are kept, the upper level moves
-    the prediction without one, and with it every picture that is drawn.
+    Guidance takes the difference of two predictions, with the prompt and without. Where only prompts are kept, the upper level
+    moves the prediction without one, and with it every picture that is drawn.
     """
 
     task: Task

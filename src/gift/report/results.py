@@ -1,7 +1,8 @@
 """`python -m gift.report.results`: writes the tables of `docs/results.md` anew from the records that are kept beside it.
 
 A table stands between `<!-- table: KIND GRID -->` and `<!-- end -->`, GRID being a folder in `docs/results/` with a grid's
-`records.jsonl`, or several with `+` between, parts of one grid that were computed apart; `limit` takes the curves of twins that never saw their concepts instead. All else is text and stays.
+`records.jsonl`, or several with `+` between, parts of one grid that were computed apart; `limit` takes the curves of twins that
+never saw their concepts instead. All else is text and stays.
 """
 
 from __future__ import annotations
