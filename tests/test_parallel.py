@@ -179,7 +179,8 @@ def test_sharded_immunizing_is_as_in_one_process(here: Path, art_model: str, mor
 
 @pytest.mark.slow
 def test_what_can_not_be_sharded_says_so(here: Path, art_model: str) -> None:
-    arguments = ["immunize", art_model, "--concept", "category:animal", "--config", "small.yaml", "--set", "steps=1"]
+    settings = ["--set=steps=1", "--set=attacker.steps=1"]
+    arguments = ["immunize", art_model, "--concept", "category:animal", "--config", "small.yaml", *settings]
     done = sharded(here, *arguments, "--output", "two")
     assert done.returncode != 0
     assert (

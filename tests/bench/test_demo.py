@@ -40,7 +40,9 @@ SMALL = DemoConfig(
         "gift": {"steps": 2, "settle_steps": 1, "attacker": {"steps": 2}},
     },
 )
-FEW = SMALL.model_copy(update={"methods": ("gift",)})
+FEW = SMALL.model_copy(
+    update={"methods": ("gift",), "method_options": {name: SMALL.method_options[name] for name in ("esd", "gift")}}
+)
 """GIFT beside the controls."""
 needs_model = pytest.mark.skipif(not (TINY / "model_index.json").exists(), reason="the bundled model has not been exported yet")
 

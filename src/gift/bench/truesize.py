@@ -63,6 +63,7 @@ def contenders(steps: int, batch: int) -> dict[str, Immunizer | None]:
         "steps": steps,
         "safe_target": "reference",
         "safe_factor": 1,
+        "empty_share": 0.0,  # no text encoder runs here
         "batch_size": batch,
         "project_on": "momentum",
         "immunize_optimiser": "adafactor",
