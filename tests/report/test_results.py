@@ -96,6 +96,26 @@ def test_the_limit_is_the_mean_of_the_twins(tmp_path: Path, grid_folder: Path, m
     }
 
 
+def test_the_limit_of_a_concept_is_that_of_the_attack_that_teaches_the_twins_most(
+    tmp_path: Path, grid_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [json.loads(line) for line in (grid_folder / "records.jsonl").read_text().splitlines()]
+    row = next(row for row in rows if row["status"] == "ok")
+    last = row["curve"][-1][0]
+    flat = {"concept": row["concept"], "attack": row["settings"]["attack"], "curve": [[step, 0.25] for step in (0, last)]}
+    (tmp_path / "never.json").write_text(json.dumps({"twins": [], "curves": [flat]}))
+    monkeypatch.setattr(never, "FILE", tmp_path / "never.json")
+    never.measured.cache_clear()
+    found = rows_of(results.filled(page_of(tmp_path, grid_folder, "concepts")))
+    never.measured.cache_clear()
+    (steps, scores) = zip(*row["control_curve"], strict=True)
+    spans = [(b - a) * (x + y) / 2 for a, b, x, y in zip(steps, steps[1:], scores, scores[1:], strict=False)]
+    told = found["never learned"][found["method"].index(row["concept"])]
+    percent = int(re.findall(r"(-?\d+)\s%", told.replace("\N{MINUS SIGN}", "-"))[0])
+    assert percent == pytest.approx(100 * (1 - 0.25 * last / sum(spans)), abs=0.51)
+    assert f"({row['attack']})" in told
+
+
 def test_the_command_checks_and_writes(
     tmp_path: Path, grid_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
