@@ -29,14 +29,23 @@ def launch(here: Path, processes: int, *arguments: str) -> subprocess.CompletedP
     return subprocess.run(command, cwd=here, capture_output=True, text=True, env=environment, timeout=300, check=False)
 
 
+def alone(here: Path, *arguments: str) -> None:
+    """The same in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(here)
+        done = CliRunner().invoke(app, list(arguments))
+    assert done.exit_code == 0, done.output
+
+
 def attack(art_model: str, out: str) -> list[str]:
     options = ["--steps", "4", "--set", "batch_size=4", "--config", "few.yaml"]
     return ["attack", art_model, "--concept", "category:animal", *options, "--output", out]
 
 
 @pytest.fixture
-def here(tmp_path: Path) -> Path:
-    """A folder with short configurations."""
+def here(tmp_path: Path, art_model: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with short configurations; nothing is patched, since other processes would not know."""
+    monkeypatch.undo()
     (tmp_path / "few.yaml").write_text(yaml.safe_dump({"evaluation_pictures": 2, "pictures": 6}))
     (tmp_path / "small.yaml").write_text(yaml.safe_dump({"concept_pictures": 4, "safe_pictures": 4}))
     return tmp_path
@@ -46,8 +55,7 @@ def here(tmp_path: Path) -> Path:
 def test_two_processes_have_the_losses_of_one(here: Path, art_model: str) -> None:
     done = launch(here, 2, *attack(art_model, "two"), "--accumulate", "2")
     assert done.returncode == 0, done.stderr
-    alone = subprocess.run([sys.executable, "-m", "gift.cli.main", *attack(art_model, "one")], cwd=here, check=False, timeout=300)
-    assert alone.returncode == 0
+    alone(here, *attack(art_model, "one"))
     one, two = (json.loads((here / name / "attack.json").read_text()) for name in ("one", "two"))
     assert two["losses"] == pytest.approx(one["losses"], rel=TOLERANCE)
     assert two["curve"] == one["curve"]
@@ -65,8 +73,7 @@ def test_two_processes_immunize_as_one_does(here: Path, art_model: str) -> None:
     arguments = ["immunize", art_model, "--concept", "category:animal", "--config", "small.yaml", *settings, "--output"]
     done = launch(here, 2, *arguments, "two")
     assert done.returncode == 0, done.stderr
-    alone = subprocess.run([sys.executable, "-m", "gift.cli.main", *arguments, "one"], cwd=here, check=False, timeout=300)
-    assert alone.returncode == 0
+    alone(here, *arguments, "one")
     name = "model/unet/diffusion_pytorch_model.safetensors"
     before, a, b = (load_file(path) for path in (Path(art_model) / name[6:], here / "one" / name, here / "two" / name))
     moved = [key for key in a if not torch.equal(a[key], before[key])]
@@ -147,8 +154,7 @@ def sharded(here: Path, *arguments: str, **environment: str) -> subprocess.Compl
 def test_sharded_attacks_have_the_losses_of_one_process(here: Path, art_model: str, kind: str) -> None:
     done = sharded(here, *attack(art_model, "two"), "--attack", kind)
     assert done.returncode == 0, done.stderr
-    command = [sys.executable, "-m", "gift.cli.main", *attack(art_model, "one"), "--attack", kind]
-    assert subprocess.run(command, cwd=here, check=False, timeout=300).returncode == 0
+    alone(here, *attack(art_model, "one"), "--attack", kind)
     one, two = (json.loads((here / name / "attack.json").read_text()) for name in ("one", "two"))
     assert two["losses"] == pytest.approx(one["losses"], rel=TOLERANCE)
     assert two["curve"] == one["curve"]
@@ -165,10 +171,7 @@ def test_sharded_immunizing_is_as_in_one_process(here: Path, art_model: str, mor
     arguments = ["immunize", art_model, "--concept", "category:animal", "--config", "small.yaml", *settings, *more, "--output"]
     done = sharded(here, *arguments, "two")
     assert done.returncode == 0, done.stderr
-    assert (
-        subprocess.run([sys.executable, "-m", "gift.cli.main", *arguments, "one"], cwd=here, check=False, timeout=300).returncode
-        == 0
-    )
+    alone(here, *arguments, "one")
     name = "model/unet/diffusion_pytorch_model.safetensors"
     before, a, b = (load_file(path) for path in (Path(art_model) / name[6:], here / "one" / name, here / "two" / name))
     moved = [key for key in a if not torch.equal(a[key], before[key])]

@@ -99,12 +99,11 @@ def test_a_model_is_sent(saved: Path, tmp_path: Path, random_model: StableDiffus
     hub = Hub({})
     ask = {"do": "push", "folder": str(saved), "bare": "yes"}
     with serving(hub) as address:
-        sent, branch = asked(
-            [{**ask, "name": "me/new"}, {**ask, "name": "me/new@v1"}], tmp_path / "a", HF_ENDPOINT=address, HF_TOKEN="hf_writer"
+        asks = [("me/new", "hf_writer"), ("me/new@v1", "hf_writer"), ("me/new", "hf_reader"), ("me/new", None)]
+        sent, branch, reader, nobody = asked(
+            [{**ask, "name": name, "token": token} for name, token in asks], tmp_path / "a", HF_ENDPOINT=address
         )
-        (reader,) = asked([{**ask, "name": "me/new"}], tmp_path / "b", HF_ENDPOINT=address, HF_TOKEN="hf_reader")
-        (nobody,) = asked([{**ask, "name": "me/new"}], tmp_path / "c", HF_ENDPOINT=address)
-    (offline,) = asked([{**ask, "name": "me/new"}], tmp_path / "d", HF_HUB_OFFLINE="1")
+    (offline,) = asked([{**ask, "name": "me/new"}], tmp_path / "b", HF_HUB_OFFLINE="1")
     assert sent[0].startswith(f"sent {address}/me/new/commit/")
     assert branch[0].startswith("sent ")
     assert "no right to write to me/new" in reader[0]
