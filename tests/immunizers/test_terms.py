@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from gift.errors import GiftError
-from gift.immunizers.terms import LAYERS, Bound, Distance, Representations, bounded, mmd, project_away, total_norm
+from gift.immunizers.terms import LAYERS, Bound, Distance, Representations, bounded, mmd, project_away, sparing, total_norm
 from gift.models.sd import StableDiffusion
 
 few = settings(max_examples=60, deadline=None)
@@ -191,3 +191,19 @@ def test_layers_that_match_nothing_are_told(random_model: StableDiffusion) -> No
     for layers, words in (("no-such-layer", "matches no layer"), ("(", "valid pattern")):
         with pytest.raises(GiftError, match=words):
             Representations(random_model.denoiser, layers, "standard", "mse")
+
+
+@few
+@given(st.lists(st.floats(0, 1e3), min_size=3, max_size=3), st.floats(0.1, 2))
+def test_a_step_is_kept_off_what_the_safe_loss_needs(squares: list[float], power: float) -> None:
+    first, second, unseen = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
+    safe = torch.optim.AdamW([first, second, unseen])
+    safe.state[first]["exp_avg_sq"] = torch.tensor(squares[:2])
+    safe.state[second]["exp_avg_sq"] = torch.tensor(squares[2:])
+    scale = sparing([first, second, unseen], safe, power)
+    found = torch.cat([scale(p) for p in (first, second, unseen)]).tolist()
+    mean = max(sum(squares) / 4, 1e-30)
+    plain = [(value / mean + 0.1) ** -power for value in (*squares, 0.0)]
+    length = math.sqrt(sum(value**2 for value in plain) / 4)
+    assert found == pytest.approx([value / length for value in plain], rel=1e-3)
+    assert unseen not in safe.state

@@ -249,3 +249,17 @@ def test_weights_of_another_precision_are_refused(accelerator: Accelerator, dtyp
 def test_nothing_to_train_is_refused(accelerator: Accelerator) -> None:
     with pytest.raises(GiftError, match="nothing to train"):
         Updater([], rate=0.1, accelerator=accelerator)
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_a_scaled_step_is_the_plain_one_times_its_factors(accelerator: Accelerator, name: OptimiserName) -> None:
+    plain, scaled = weights(), weights()
+    before = [p.detach().clone() for p in plain]
+    factors = [torch.linspace(0, 2, p.numel()).reshape(p.shape) for p in plain]
+    one, other = (Updater(parameters, name=name, rate=1e-2, accelerator=accelerator) for parameters in (plain, scaled))
+    one.descend(loss_of(plain))
+    other.gradients(loss_of(scaled))
+    by_weight = {id(p): factor for p, factor in zip(scaled, factors, strict=True)}
+    other.apply(scale=lambda p: by_weight[id(p)])
+    for old, p, q, factor in zip(before, plain, scaled, factors, strict=True):
+        torch.testing.assert_close(q.detach() - old, (p.detach() - old) * factor, rtol=1e-3, atol=1e-6)

@@ -15,7 +15,7 @@ from gift.immunizers.base import Immunizer, Method, Task
 from gift.immunizers.original import outputs_ahead
 from gift.immunizers.safe import SafeBatches, SafeOptions
 from gift.immunizers.simulated import Attacker, SimulatedAttack
-from gift.immunizers.terms import Bound, Distance, Noise, bounded, project_away, total_norm, watch_layers
+from gift.immunizers.terms import Bound, Distance, Noise, bounded, project_away, sparing, total_norm, watch_layers
 from gift.training.loop import Logs
 from gift.training.updates import OptimiserName, Rate, Updater, scheduled
 
@@ -59,6 +59,12 @@ class Gift(SafeOptions, Immunizer):
     )
     rescale: float | None = Field(
         default=None, gt=0, description="G: norm of the gradient relative to the safe one's; off by default"
+    )
+    spare: float = Field(
+        default=0.0,
+        ge=0,
+        le=2,
+        description="keep the immunizing step off weights that the safe loss needs, to this power (docs/results.md)",
     )
     attacker: Attacker = Field(
         default=Attacker(steps=0), description="the simulated attacker; off by default, steps=16 switches it on (docs/results.md)"
@@ -137,7 +143,7 @@ class GiftRun(Method):
             updater.gradients(objective)
         if self.watches_safe:
             self.change_gradients(held)
-        updater.apply(factor)
+        updater.apply(factor, sparing(updater.parameters, self.updaters["safe"].optimiser, how.spare) if how.spare else None)
         return {"safe": safe, "concept": loss.item(), "objective": objective.item()}
 
     def keep(self, batch: int, generator: torch.Generator, factor: float) -> float:

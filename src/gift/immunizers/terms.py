@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -21,6 +21,8 @@ Distance = Literal["mse", "mmd"]
 Noise = Literal["standard", "matched"]
 
 LAYERS = SEPARATE.layers
+FLOOR = 0.1
+"""Of the sensitivity that `sparing` divides by, relative to its mean: for weights that the safe loss hardly sees (choice)."""
 
 
 def bounded(loss: torch.Tensor, bound: Bound, ceiling: float) -> torch.Tensor:
@@ -164,3 +166,35 @@ def add_gradients(weights: Iterable[nn.Parameter], more: Iterable[torch.Tensor |
 def total_norm(tensors: list[torch.Tensor]) -> torch.Tensor:
     """Euclidean norm over all tensors together."""
     return torch.linalg.vector_norm(torch.stack([whole(torch.linalg.vector_norm(t)) for t in tensors]))
+
+
+@torch.no_grad()
+def sparing(weights: Sequence[nn.Parameter], safe: torch.optim.Optimizer, power: float) -> Callable[[nn.Parameter], torch.Tensor]:
+    """Factors on a step that keep it off the weights on which the safe loss depends.
+
+    A weight's sensitivity F is the running mean of its squared safe gradient, which Adam keeps anyway: like the diagonal of the
+    Fisher information, by which Kirkpatrick et al. 2017 (arXiv 1612.00796) weigh what may move. The factor is
+    (F / mean F + 0.1)^-power, scaled to a root mean square of 1 over all weights: where steps are of one size, as Adam's, their
+    length stays.
+
+    Args:
+        weights: those that move.
+        safe: the optimiser of the safe loss, of Adam's kind.
+        power: 0 spares nothing.
+
+    Returns:
+        What gives a weight's factors, of its shape.
+    """
+
+    def seen(parameter: nn.Parameter) -> torch.Tensor:
+        found = safe.state.get(parameter, {}).get("exp_avg_sq")
+        return torch.zeros_like(parameter) if found is None else found
+
+    count = sum(p.numel() for p in weights)
+    mean = max(sum(float(whole(seen(p).sum())) for p in weights) / count, 1e-30)
+
+    def factors(parameter: nn.Parameter) -> torch.Tensor:
+        return (seen(parameter) / mean + FLOOR) ** -power
+
+    length = (sum(float(whole(factors(p).square().sum())) for p in weights) / count) ** 0.5
+    return lambda parameter: factors(parameter) / length

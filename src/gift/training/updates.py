@@ -125,8 +125,10 @@ class Updater:
         if self.scaler:
             self.scaler.unscale_(self.optimiser)
 
-    def apply(self, factor: float = 1.0) -> float:
+    def apply(self, factor: float = 1.0, scale: Callable[[nn.Parameter], torch.Tensor] | None = None) -> float:
         """Clips and takes one step at `factor` times the rate; returns the gradient norm before clipping.
+
+        `scale` gives, for each weight, factors of its shape on its change; None for none.
 
         With fp16's loss scaling a gradient that overflows is no error: the step is left out and the scale halved. So is a step
         whose gradient was made from another that overflowed, after the scaler had looked at it.
@@ -138,17 +140,31 @@ class Updater:
         norm = whole(nn.utils.clip_grad_norm_(self.parameters, limit))
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate * factor
-        scale = self.scaler.get_scale() if self.scaler else SMALLEST_SCALE
-        if scale <= SMALLEST_SCALE:
+        loss_scale = self.scaler.get_scale() if self.scaler else SMALLEST_SCALE
+        if loss_scale <= SMALLEST_SCALE:
             check_loss(norm, "the gradient", self.remedy)
         moves = bool(torch.isfinite(norm))
         if moves:
-            self.optimiser.step()
+            self.optimiser.step() if scale is None else self._scaled_step(scale)
         if self.scaler:
             self.scaler.update()
-            if not moves and self.scaler.get_scale() >= scale:
-                self.scaler.update(scale * self.scaler.get_backoff_factor())
+            if not moves and self.scaler.get_scale() >= loss_scale:
+                self.scaler.update(loss_scale * self.scaler.get_backoff_factor())
         return norm.item()
+
+    @torch.no_grad()
+    def _scaled_step(self, scale: Callable[[nn.Parameter], torch.Tensor]) -> None:
+        """The optimiser's step one weight at a time, which holds one old value at a time; gradients are gone after."""
+        gradients = [p.grad for p in self.parameters]
+        for parameter in self.parameters:
+            parameter.grad = None
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            if gradient is None:
+                continue
+            parameter.grad, before = gradient, parameter.detach().clone()
+            self.optimiser.step()
+            parameter.copy_(before + (parameter - before) * scale(parameter))
+            parameter.grad = None
 
     def descend(self, loss: torch.Tensor, factor: float = 1.0) -> float:
         """`gradients`, then `apply`."""
