@@ -34,9 +34,11 @@ def outcome(ask: dict[str, str | None]) -> str:
 
 
 if __name__ == "__main__":
-    _http.time = SimpleNamespace(sleep=lambda seconds: time.sleep(seconds / 20))  # type: ignore[assignment] # its waits before a retry
+    waits: list[float] = []  # before the library's retries: not waited for, but counted
+    _http.time = SimpleNamespace(sleep=waits.append)  # type: ignore[assignment]
     found = []
     for ask in json.loads(Path(sys.argv[1]).read_text()):
+        waits.clear()
         began = time.monotonic()
-        found.append([outcome(ask), time.monotonic() - began])
+        found.append([outcome(ask), time.monotonic() - began + sum(waits)])
     print(json.dumps(found))

@@ -144,8 +144,10 @@ class Updater:
         if loss_scale <= SMALLEST_SCALE:
             check_loss(norm, "the gradient", self.remedy)
         moves = bool(torch.isfinite(norm))
-        if moves:
-            self.optimiser.step() if scale is None else self._scaled_step(scale)
+        if moves and scale:
+            self._scaled_step(scale)
+        elif moves:
+            self.optimiser.step()
         if self.scaler:
             self.scaler.update()
             if not moves and self.scaler.get_scale() >= loss_scale:
