@@ -14,7 +14,7 @@ from optuna.trial import FixedTrial
 
 from gift.attacks import ATTACKS, Attack
 from gift.bench.search import search
-from gift.bench.space import SearchConfig, Space
+from gift.bench.space import SearchConfig, Space, without_harmless
 from gift.bench.trial import Scored, Watch, steps_to_look
 from gift.errors import GiftError, NonFiniteError
 from gift.settings import make_attack
@@ -93,7 +93,7 @@ def test_the_first_trial_is_the_default_attack_and_the_next_are_the_other_kinds(
 def test_the_defaults_parameters_give_exactly_the_default(
     rate: float, steps: int, warmup: float, rank: int, optimiser: str, schedule: str, text: bool
 ) -> None:
-    options = {"rate": rate, "steps": steps, "warmup": round(warmup * steps), "rank": rank}
+    options = {"rate": rate, "steps": steps, "warmup": round(warmup * steps), "rank": rank, "harmless_steps": rank % steps}
     how = make_attack("lora", {**options, "optimiser": optimiser, "schedule": schedule, "text_encoder": text})
     space = Space(SearchConfig(), how)
     assert space.build(space.suggest(FixedTrial(space.defaults("lora")))) == how  # type: ignore[arg-type]
@@ -109,7 +109,21 @@ def test_every_attack_is_searched_by_its_own_fields(name: str) -> None:
     spread: Any = ranges["rate"]
     assert spread.log
     assert math.log10(spread.high / spread.low) >= 2
+    harmless: Any = ranges["harmless_steps"]
+    assert (harmless.low, harmless.high) == (0, max(20, how.harmless_steps))
     assert ("steps" in ranges, "batch_size" in ranges, "token" in ranges) == (False, False, False)
+
+
+def test_where_no_harmless_pictures_are_none_are_asked_for() -> None:
+    space = Space(without_harmless(SearchConfig()), make_attack("lora", {"steps": STEPS}))
+    assert "sequence" in SearchConfig().kinds_known()
+    assert "sequence" not in space.starts
+    assert not any("harmless_steps" in ranges for ranges in space.ranges.values())
+
+
+def test_few_steps_leave_room_for_the_concept() -> None:
+    spread: Any = Space(SearchConfig(), make_attack("full", {"steps": 7})).ranges["full"]["harmless_steps"]
+    assert spread.high == 3
 
 
 def test_the_search_stays_in_its_ranges_and_finds_a_worse_attack_than_the_default(tmp_path: Path) -> None:
@@ -124,6 +138,8 @@ def test_the_search_stays_in_its_ranges_and_finds_a_worse_attack_than_the_defaul
         assert how.warmup <= 0.3 * STEPS
         assert 4 <= getattr(how, "rank", 8) <= 128
         assert how.steps == STEPS
+        assert how.harmless_steps <= 20
+    assert len({how.harmless_steps for _, how in attempt.ran}) > 3
     rates = [how.rate / make_attack(how.name).rate for _, how in attempt.ran]
     assert max(rates) / min(rates) > 100
     assert found["worst"]["area"] > found["default"]["area"]

@@ -93,9 +93,11 @@ def test_a_search_by_likeness(here: Path) -> None:
     next(row for row in ROWS if row.name == "sd1").model().save(here / "model")
     (here / "look.yaml").write_text("{evaluation_pictures: 2}")
     arguments = ["attack", "model", "--concept", "a fox", "--concept-images", "pictures", "--similarity", "bundled"]
-    text = ran(*arguments, "--steps", "1", "--search", "1", "--config", "look.yaml", "--output", "worst")
+    text = ran(*arguments, "--steps", "1", "--search", "10", "--config", "look.yaml", "--output", "worst")
     assert "worst" in text
-    assert json.loads((here / "worst" / "search.json").read_text())["trials"]
+    tried = {trial["attack"] for trial in json.loads((here / "worst" / "search.json").read_text())["trials"]}
+    assert len(tried) > 5
+    assert "sequence" not in tried, "there are no harmless pictures"
     wrong = CliRunner().invoke(app, [*arguments, "--search", "1", "--compile", "nonsense", "--output", "other"])
     assert wrong.exit_code == 2
     assert "no backend 'nonsense'" in wrong.stderr, "a search saves what its flags say"

@@ -94,6 +94,33 @@ def test_the_concept_is_learned_inside_and_forgotten_outside(task: Task, kind: K
 
 
 @kinds
+def test_harmless_draws_see_safe_pictures_alone(task: Task, kind: Kind) -> None:
+    broken = replace(task, concept=replace(task.concept, latents=task.concept.latents * float("nan")))
+    how = strong(12, kind).model_copy(update={"harmless": 1.0})
+    attack, weights = SimulatedAttack(how, broken), select_parameters(task.model.denoiser, "all")
+    before = fixed_loss(task.model, task.safe)
+    for seed in range(3):
+        with attack(weights, torch.Generator().manual_seed(seed)):
+            assert fixed_loss(task.model, task.safe) < before
+    assert fixed_loss(task.model, task.safe) == before
+
+
+@kinds
+def test_half_harmless_draws_are_of_both_sorts(task: Task, kind: Kind) -> None:
+    broken = replace(task, concept=replace(task.concept, latents=task.concept.latents * float("nan")))
+    how = strong(1, kind).model_copy(update={"harmless": 0.5})
+    attack, weights = SimulatedAttack(how, broken), select_parameters(task.model.denoiser, "all")
+    failed = 0
+    for seed in range(20):
+        try:
+            with attack(weights, torch.Generator().manual_seed(seed)):
+                pass
+        except NonFiniteError:
+            failed += 1
+    assert 4 <= failed <= 16
+
+
+@kinds
 def test_an_error_inside_puts_the_weights_back(task: Task, kind: Kind) -> None:
     before, weights_before = state_of(task.model), fixed_loss(task.model, task.concept)
     attack = SimulatedAttack(strong(2, kind), task)

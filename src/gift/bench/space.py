@@ -32,6 +32,9 @@ class SearchConfig(BaseModel):
     optimisers: tuple[OptimiserName, ...] = Field(default=("adamw", "adam", "sgd", "adafactor"), min_length=1)
     ranks: tuple[int, int] = Field(default=(4, 128), description="least and highest LoRA rank (protocol: 4 to 128)")
     longest_warmup: float = Field(default=0.3, ge=0, lt=1, description="share of the steps")
+    longest_harmless: int = Field(
+        default=20, ge=0, description="most first steps on harmless pictures alone, up to half of all; 0 where there are none"
+    )
     pruner: Literal["median", "hyperband", "none"] = Field(default="median", description="stops attacks that fall behind")
     methods: tuple[str, ...] = Field(default=(), description="names of the methods searched against; empty for all defended ones")
 
@@ -45,6 +48,12 @@ class SearchConfig(BaseModel):
             if name not in ATTACKS:
                 raise one_of("attack to search", name, list(ATTACKS))
         return self.kinds or tuple(name for name, kind in ATTACKS.items() if not kind.needs_base)
+
+
+def without_harmless(config: SearchConfig) -> SearchConfig:
+    """The same search where there are no harmless pictures to be had."""
+    kinds = tuple(name for name in config.kinds_known() if not ATTACKS[name]().needs_harmless)
+    return config.model_copy(update={"kinds": kinds, "longest_harmless": 0})
 
 
 class Space:
@@ -78,6 +87,9 @@ class Space:
                 found[name] = IntDistribution(min(low, value), max(high, value), log=True)
             elif name == "warmup":
                 found[name] = FloatDistribution(0.0, max(config.longest_warmup, self._share(how)))
+            elif name == "harmless_steps":
+                if most := max(min(config.longest_harmless, how.steps // 2), value):
+                    found[name] = IntDistribution(0, most)
             elif name == "optimiser":
                 found[name] = CategoricalDistribution(tuple(dict.fromkeys((value, *config.optimisers))))
             elif get_origin(field.annotation) is Literal:

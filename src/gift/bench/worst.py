@@ -8,7 +8,7 @@ from typing import Any
 from gift.attacks import Attack
 from gift.bench.identity import run_settings
 from gift.bench.search import search
-from gift.bench.space import SearchConfig
+from gift.bench.space import SearchConfig, without_harmless
 from gift.bench.trained import as_value
 from gift.bench.trial import Watch, attack_and_score, score_model
 from gift.bench.workbench import Workbench
@@ -66,6 +66,9 @@ def find_worst(
     before = score_model(model, asks, scorer)
     cache = folder / "work" / "latents"
     data = bench.attack_set(pictures, concept_images, cache)
+
+    if bench.art is None:
+        config = without_harmless(config)
 
     def attempt(number: int, how: Attack, watch: Watch) -> dict[str, Any]:
         harmless = bench.harmless_set(pictures, None, cache) if how.needs_harmless else None

@@ -45,6 +45,12 @@ class Attacker(BaseModel):
     rank: int = Field(default=8, ge=1, description="LoRA rank")
     optimisers: tuple[OptimiserName, ...] = Field(default=("adamw",), min_length=1)
     batch_size: int = Field(default=8, ge=1)
+    harmless: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of the draws that train on safe pictures, as an attacker's first steps may (choice)",
+    )
 
 
 @contextmanager
@@ -89,10 +95,12 @@ class SimulatedAttack:
         low, high = (math.log(r) for r in (self.how.full_rates if kind == "full" else self.how.lora_rates))
         rate = math.exp(low + (high - low) * float(torch.rand(1, generator=generator)))
         steps = 1 + draw(self.how.steps)
+        hidden = self.how.harmless and float(torch.rand(1, generator=generator)) < self.how.harmless
+        data = self.task.safe if hidden else self.task.concept
         with put_back(weights) if kind == "full" else self._adapter(weights, generator) as trained:
             updater = Updater(trained, name=optimiser, rate=rate, accelerator=self.task.accelerator)
             for _ in range(steps):
-                latents, cond = self.task.concept.batch(self.how.batch_size, generator)
+                latents, cond = data.batch(self.how.batch_size, generator)
                 updater.descend(self.task.model.mean_loss(latents, cond, generator))
             updater.optimiser.zero_grad(set_to_none=True)
             for parameter in weights.values():
