@@ -25,6 +25,9 @@ SMALLEST_SCALE = 1.0
 """Of the loss in fp16 (choice): where a gradient still overflows here, scaling is not what is wrong. From PyTorch's first scale of
 65536, which each overflow halves, that is 17 in a row."""
 
+FUSED = frozenset({"cpu", "cuda", "mps", "xpu"})
+"""Devices on which PyTorch has Adam's whole step as one kernel: a third of the time on a CPU, without temporaries."""
+
 Rate = Annotated[float, Field(gt=0, le=LARGEST_RATE)]
 """A learning rate that an optimiser can hold."""
 
@@ -39,9 +42,10 @@ def make_optimiser(name: OptimiserName, parameters: Sequence[nn.Parameter], rate
     Raises:
         GiftError: 'adamw8bit' without bitsandbytes.
     """
+    fused = all(p.device.type in FUSED for p in parameters)
     makers: dict[str, Callable[[], torch.optim.Optimizer]] = {
-        "adamw": lambda: torch.optim.AdamW(parameters, lr=rate, weight_decay=decay),
-        "adam": lambda: torch.optim.Adam(parameters, lr=rate),
+        "adamw": lambda: torch.optim.AdamW(parameters, lr=rate, weight_decay=decay, fused=fused),
+        "adam": lambda: torch.optim.Adam(parameters, lr=rate, fused=fused),
         "sgd": lambda: torch.optim.SGD(parameters, lr=rate),
         "adafactor": lambda: torch.optim.Adafactor(parameters, lr=rate, weight_decay=decay, eps=(None, 1.0)),
         "adamw8bit": lambda: _adamw_8bit(parameters, rate, decay),
