@@ -26,6 +26,11 @@ LEFT = re.compile(r"\.(?P<name>.+)-(?P<what>part|old)-(?P<mark>[a-z0-9_]{8})", r
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
 
 
+def file_word(text: str) -> str:
+    """A name as part of a file's name: 'full after 10' as 'full-after-10'."""
+    return re.sub(r"[^\w.-]+", "-", text)
+
+
 def sync(path: Path) -> None:
     """Flushes a file or folder to the disk."""
     handle = os.open(path, os.O_RDONLY)

@@ -11,7 +11,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from gift.bench.beside import run_demo
-from gift.bench.config import METHODS, DemoConfig
+from gift.bench.config import METHODS, AttackEntry, DemoConfig
 from gift.bench.demo import Demo
 from gift.bench.processes import cores
 from gift.bench.result import Writer
@@ -43,7 +43,7 @@ SMALL = DemoConfig(
 FEW = SMALL.model_copy(
     update={
         "methods": ("gift",),
-        "attacks": ("lora",),
+        "attacks": (AttackEntry(attack="lora"),),
         "method_options": {name: SMALL.method_options[name] for name in ("esd", "gift")},
     }
 )
@@ -69,13 +69,15 @@ def finish(folder: Path, settings: DemoConfig = SMALL) -> dict[str, Any]:
 def test_rows_page_and_model_and_an_interrupted_run_goes_on(tmp_path: Path) -> None:
     whole = finish(tmp_path / "whole")
     assert all(set(row) == KEYS for row in whole["rows"])
-    assert [(r["method"], r["attack"]) for r in whole["rows"]] == [(m, a) for m in METHODS for a in ("lora", "full")]
+    assert [(r["method"], r["attack"]) for r in whole["rows"]] == [
+        (m, a) for m in METHODS for a in ("lora", "full", "full after 10")
+    ]
     assert json.loads((tmp_path / "whole" / "result.json").read_text()) == whole
     assert write_page(tmp_path / "whole").is_file()
     StableDiffusionPipeline.from_pretrained(tmp_path / "whole" / "model")
 
     options = {name: SMALL.method_options[name] for name in ("esd", "imma")}
-    part = SMALL.model_copy(update={"methods": ("imma",), "attacks": ("lora",), "method_options": options})
+    part = SMALL.model_copy(update={"methods": ("imma",), "attacks": (AttackEntry(attack="lora"),), "method_options": options})
     with pytest.raises(KeyboardInterrupt):
         Demo(part, tmp_path / "cut", StopAtMethod()).run()
     kept = sorted((tmp_path / "cut" / "work" / "pieces").iterdir())

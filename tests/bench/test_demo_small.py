@@ -61,7 +61,7 @@ def whole(small: Small, tmp_path: Path) -> dict[str, Any]:
 
 def test_the_controls_are_always_there_and_the_page_opens(whole: dict[str, Any], tmp_path: Path) -> None:
     assert [(r["method"], r["attack"]) for r in whole["rows"]] == [
-        (method, attack) for method in ("original", "esd", "ascent", "gift") for attack in ("lora", "full")
+        (method, attack) for method in ("original", "esd", "ascent", "gift") for attack in ("lora", "full", "full after 10")
     ]
     assert {name for m in whole["methods"] for name in m["arguments"]} == {"none", "esd", "ascent", "gift"}
     assert all(0 <= s["score"] <= 1 for s in whole["samples"])
@@ -99,6 +99,23 @@ def test_what_a_defence_does_to_the_concepts_neighbours_is_in_the_record_and_on_
     assert all(name in page for name in names)
 
 
+def test_an_attack_may_have_a_name_and_begin_with_harmless_pictures(small: Small, tmp_path: Path) -> None:
+    later = {"attack": "full", "name": "full/later", "options": {"harmless_steps": 1}}
+    few: dict[str, Any] = {
+        "methods": ("original",),
+        "attacks": ("full", later),
+        "method_options": {"esd": {"steps": 1, "sampler_steps": 3}},
+    }
+    record = finish(small(**few), tmp_path)
+    plain, changed = ([row for row in record["rows"] if row["attack"] == name] for name in ("full", "full/later"))
+    assert len(plain) == len(changed) == 2
+    assert [row["curve"] for row in plain] != [row["curve"] for row in changed]
+    assert [attack["title"] for attack in record["attacks"]] == ["Full fine-tuning", "Full fine-tuning after 1 harmless step"]
+    assert "full-later" in " ".join(grid["file"] for grid in record["grids"])
+    assert all((tmp_path / grid["file"]).is_file() for grid in record["grids"])
+    assert "after 1 harmless step" in write_page(tmp_path).read_text(encoding="utf-8")
+
+
 def test_a_concept_that_the_original_never_draws_shows_nothing(small: Small, tmp_path: Path) -> None:
     demo = make(small(), tmp_path)
     demo.scorer = lambda images: [0.0] * len(images)  # type: ignore[assignment]
@@ -119,6 +136,9 @@ def test_options_of_any_part_of_a_chain_count_in_what_is_kept_and_told(small: Sm
     [
         ({"methods": ("magic",)}, "no method 'magic'"),
         ({"attacks": ("magic",)}, "no attack 'magic'"),
+        ({"attacks": ("lora", {"attack": "lora", "options": {"rank": 4}})}, "one name twice"),
+        ({"attacks": ("lora", {"attack": "full", "name": "lora"})}, "one name twice"),
+        ({"attacks": ({"attack": "full", "options": {"speed": 1}},)}, "option of attack 'full' 'speed'"),
         ({"method_options": {"magic": {}}}, "method_options 'magic'"),
         ({"method_options": {"gift": {"speed": 1}}}, "option of method 'gift' 'speed'"),
         ({"attack_options": {"lara": {}}}, "did you mean lora"),

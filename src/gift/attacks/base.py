@@ -84,6 +84,13 @@ class Attack(BaseModel, ABC):
         return self.harmless_steps > 0 or self.share < 1
 
     @property
+    def heading(self) -> str:
+        """The title, with the harmless steps where they are not the attack's own idea."""
+        own = type(self).model_fields["harmless_steps"].default
+        first = self.harmless_steps if self.harmless_steps != own else 0
+        return f"{self.title} after {first} harmless step{'s' if first > 1 else ''}" if first else self.title
+
+    @property
     def trains_text(self) -> bool:
         """Whether weights of the text encoders are trained: the copy then has its own, and captions are encoded each step."""
         return False

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 METHODS = {"original": "none", "esd": "esd", "ascent": "ascent", "imma": "esd+imma", "gift": "esd+gift"}
 CONTROL = "esd"
@@ -19,6 +19,31 @@ Where = Literal["near inside", "near outside", "far inside", "far outside"]
 PLACES: tuple[Where, ...] = get_args(Where)
 """Where harmless objects lie: by their likeness to the concept, and whether the safe set names them."""
 LARGEST_SEED = 2**31 - 1
+
+
+class AttackEntry(BaseModel):
+    """An attack with options. `name` tells two entries of one attack apart."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    attack: str
+    name: str = ""
+    options: dict[str, Any] = Field(default_factory=dict, description="hyperparameters")
+
+    @property
+    def label(self) -> str:
+        """What tables call it."""
+        return self.name or self.attack
+
+
+def named(key: str) -> BeforeValidator:
+    """Lets a bare name stand for an entry without options."""
+    return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
+
+
+Attacks = tuple[Annotated[AttackEntry, named("attack")], ...]
+HARMLESS_FIRST = AttackEntry(attack="full", name="full after 10", options={"harmless_steps": 10})
+"""What a defence's resistance should outlast and may not: ten steps of other pictures first (docs/results.md)."""
 
 
 def widest(kinds: Sequence[str]) -> str:
@@ -41,7 +66,7 @@ class DemoConfig(BaseModel):
     concept: str = "mushroom"
     seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
     steps: int = Field(default=100, ge=1, description="attack steps: the horizon")
-    attacks: tuple[str, ...] = Field(default=("lora", "full"), min_length=1)
+    attacks: Attacks = Field(default=(AttackEntry(attack="lora"), AttackEntry(attack="full"), HARMLESS_FIRST), min_length=1)
     methods: tuple[str, ...] = Field(default=tuple(METHODS), description="original and esd are always among them: the controls")
     concept_pictures: int = Field(default=48, ge=2, description="drawn for D_h")
     safe_pictures: int = Field(default=512, ge=2, description="drawn for D_s")

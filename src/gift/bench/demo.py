@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from gift.attacks import ATTACKS
-from gift.bench.config import CONTROL, METHODS, DemoConfig, method_options
+from gift.attacks import ATTACKS, Attack
+from gift.bench.config import CONTROL, METHODS, AttackEntry, DemoConfig, method_options
 from gift.bench.identity import options_of
 from gift.bench.neighbours import neighbour_scores
 from gift.bench.price import price_of
@@ -20,6 +20,7 @@ from gift.bench.trial import Scored, attack_and_score, score_model
 from gift.bench.workbench import Workbench
 from gift.data.latents import LatentSet
 from gift.errors import GiftError, one_of
+from gift.files import file_word
 from gift.immunizers import Immunizer
 from gift.metrics.concept import mean
 from gift.models import DenoisingModel, load
@@ -68,9 +69,9 @@ class Demo:
             for name in named:
                 if name not in known:
                     raise one_of(f"entry of {what}", name, sorted(known))
-        self.attacks = {
-            name: make_attack(name, {"steps": config.steps, **config.attack_options.get(name, {})}) for name in config.attacks
-        }
+        self.attacks = {entry.label: self._attack_of(entry) for entry in config.attacks}
+        if len({file_word(name) for name in self.attacks}) < len(config.attacks):
+            raise GiftError("attacks lists one name twice; give each once, or a name of its own")
         self.bench = Workbench.of(load(config.model), config.concept, config.seed)
         self.options = method_options(self.bench.concept.kind, config.method_options)
         for chain in self.chains.values():
@@ -79,6 +80,10 @@ class Demo:
         self.store = Store(folder / "work" / "pieces")
         self._sets: tuple[LatentSet, LatentSet] | None = None
         self._defended: dict[str, Defended] = {}
+
+    def _attack_of(self, entry: AttackEntry) -> Attack:
+        shared = self.config.attack_options.get(entry.attack, {})
+        return make_attack(entry.attack, {"steps": self.config.steps, **shared, **entry.options})
 
     def run(self, *, only: Sequence[str] = (), wait: Mapping[str, Callable[[], object]] | None = None) -> Outcome:
         """Computes everything that is not there yet.
@@ -205,12 +210,21 @@ class Demo:
         settings = {**self.settings(self.chains[name]), "attack": options_of(how), "n": self.config.evaluation_pictures}
         settings["pictures"] = self.config.attack_pictures
 
-        kept = self.checkpoints(f"{name}-{attack}", settings)
+        kept = self.checkpoints(f"{name}-{file_word(attack)}", settings)
 
         def compute() -> dict[str, Any]:
             asks = self.bench.asks(self.config.evaluation_pictures)
             done = attack_and_score(
-                model, how, data, asks, self.scorer, seed=self.config.seed, before=before, checkpoints=kept, reporter=self.reporter
+                model,
+                how,
+                data,
+                asks,
+                self.scorer,
+                seed=self.config.seed,
+                harmless=self.bench.harmless_set(self.config.attack_pictures) if how.needs_harmless else None,
+                before=before,
+                checkpoints=kept,
+                reporter=self.reporter,
             )
             return {
                 "seen": [[step, {"images": s.images, "scores": s.scores}] for step, s in sorted(done.seen.items())],

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gift.attacks import ATTACKS, Attack
-from gift.bench.config import CONTROL, LARGEST_SEED, method_options
+from gift.bench.config import CONTROL, LARGEST_SEED, AttackEntry, Attacks, method_options, named
 from gift.bench.harmless import HarmlessConfig
 from gift.bench.space import SearchConfig
 from gift.config_file import read_yaml
@@ -45,26 +45,7 @@ class MethodEntry(_Part):
         return self.name or self.chain
 
 
-class AttackEntry(_Part):
-    """An attack with options. `name` tells two entries of one attack apart."""
-
-    attack: str
-    name: str = ""
-    options: dict[str, Any] = Field(default_factory=dict, description="hyperparameters")
-
-    @property
-    def label(self) -> str:
-        """What tables call it."""
-        return self.name or self.attack
-
-
-def _named(key: str) -> BeforeValidator:
-    """Lets a bare name stand for an entry without options."""
-    return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
-
-
-Methods = tuple[Annotated[MethodEntry, _named("chain")], ...]
-Attacks = tuple[Annotated[AttackEntry, _named("attack")], ...]
+Methods = tuple[Annotated[MethodEntry, named("chain")], ...]
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 
 

@@ -15,7 +15,7 @@ from gift.bench.neighbours import neighbour_damage
 from gift.bench.provenance import commit, machine
 from gift.bench.record import Result
 from gift.data.prompts import Ask
-from gift.files import write_bytes, write_json
+from gift.files import file_word, write_bytes, write_json
 from gift.metrics.concept import mean
 from gift.metrics.flags import attack_flags, comparison_flags
 from gift.metrics.recovery import control_recovers, relearning_reduction, steps_to_recover
@@ -100,7 +100,7 @@ class Writer:
         how, control = self.demo.attacks[name], curve_of(self.outcome.trials[CONTROL, name])
         return {
             "attack": name,
-            "title": how.title,
+            "title": how.heading,
             "about": how.about,
             "arguments": how.model_dump(mode="json"),
             "control_recovers": control_recovers(control, self.original),
@@ -162,7 +162,7 @@ class Writer:
         ]
         if not last:
             return
-        file = Path("pictures") / f"{method}-{attack or 'before'}-{step}-{group}.png"
+        file = Path("pictures") / f"{method}-{file_word(attack or 'before')}-{step}-{group}.png"
         write_bytes(self.demo.folder / file, png_bytes(contact_sheet(images[:SHOWN], COLUMNS)))
         self.grids.append(
             {

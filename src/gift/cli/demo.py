@@ -34,7 +34,7 @@ def demo(
     restart: RestartOption = False,
     seed: SeedOption = None,
 ) -> None:
-    """Defend the bundled model by five methods, attack each by LoRA and by full fine-tuning, measure, and write the page.
+    """Defend the bundled model by five methods, attack each three times, measure, and write the page.
 
     Example: `gift demo --concept mushroom --seed 0 --output demo/`
 
@@ -87,7 +87,7 @@ def table(record: dict[str, Any]) -> Table:
         "before",
         "after",
         "reduced",
-        "recovers",
+        "back",
         "safe",
         "FID",
         "def. s",
