@@ -22,7 +22,8 @@ from gift.training.updates import OptimiserName, Rate, Updater, scheduled
 SafeTarget = Literal["data", "reference"]
 Direction = Literal["gradient", "momentum"]
 PLAIN: dict[str, Any] = {
-    "attacker": {"steps": 0}, "safe_target": "data", "settle_steps": 0, "safe_steps": 1, "safe_factor": 1, "empty_share": 0.0
+    "attacker": {"steps": 0}, "safe_target": "data", "settle_steps": 0, "safe_steps": 1, "safe_factor": 1, "empty_share": 0.0,
+    "immunize_rate": 5e-4, "spare": 0.0,
 }  # fmt: skip
 """Options of the plain method, as a configuration says them."""
 
@@ -38,9 +39,9 @@ class Gift(SafeOptions, Immunizer):
     )
 
     steps: int = Field(default=120, ge=0, description="rounds of lower and upper level (choice)")
-    safe_steps: int = Field(default=1, ge=1, description="K, safe steps a round (choice)")
+    safe_steps: int = Field(default=2, ge=1, description="K, safe steps a round (tuned: docs/results.md)")
     safe_rate: Rate = Field(default=5e-4, description="a_P (choice)")
-    immunize_rate: Rate = Field(default=5e-4, description="a_I (choice)")
+    immunize_rate: Rate = Field(default=3e-3, description="a_I (tuned, with spare: docs/results.md)")
     falling_share: float = Field(
         default=0.0, ge=0, le=1, description="share of the rounds, the last ones, in which both rates fall to zero (choice)"
     )
@@ -61,10 +62,10 @@ class Gift(SafeOptions, Immunizer):
         default=None, gt=0, description="G: norm of the gradient relative to the safe one's; off by default"
     )
     spare: float = Field(
-        default=0.0,
+        default=0.5,
         ge=0,
         le=2,
-        description="keep the immunizing step off weights that the safe loss needs, to this power (docs/results.md)",
+        description="keep the immunizing step off weights that the safe loss needs, to this power (tuned: docs/results.md)",
     )
     attacker: Attacker = Field(
         default=Attacker(steps=0), description="the simulated attacker; off by default, steps=16 switches it on (docs/results.md)"
