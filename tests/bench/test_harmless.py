@@ -13,6 +13,9 @@ from gift.bench.bench import run_grid
 from gift.bench.config import PLACES
 from gift.bench.grid import Grid
 from gift.bench.harmless import adaptability, harmless_concept, held_out_loss, split, teach
+from gift.bench.measured import _of_object
+from gift.bench.plan import make_plan
+from gift.bench.work import Work
 from gift.bench.workbench import Workbench
 from gift.data.art import load_art
 from gift.data.latents import LatentSet
@@ -103,6 +106,30 @@ def test_a_grid_teaches_each_methods_weights_once(art_model: str, tmp_path: Path
     assert run_grid(grid, tmp_path).tally.computed == 0
     (group, *_) = outcome.summary["groups"]
     assert "adaptability near inside" in group["means"]
+
+
+def test_beside_a_style_nothing_harmless_is_drawn_in_it(art_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    harmless = {"steps": 1, "pictures": 4, "places": ("far inside",)}
+    by_concept = {
+        concept: make_plan(Grid(**small_grid(art_model, methods=["none"], concepts=[concept], harmless=harmless)))
+        for concept in ("mushroom", "style:noto")
+    }
+    pieces = {c: [p for p in plan.pieces.values() if p.kind == "harmless"] for c, plan in by_concept.items()}
+    assert all("without" not in piece.settings for piece in pieces["mushroom"])
+    (piece, *_) = pieces["style:noto"]
+    work = Work(tmp_path, piece)
+    bench, name = _of_object(work, piece.settings["harmless"]), piece.settings["harmless"]
+    assert not any("in noto style" in ask.prompt for ask in bench.asks(40))
+    drawn = load_art().picture(name, "noto")
+    styles = len(load_art().styles)
+    taught = bench.attack_images(styles - 1)
+    assert not any(torch.equal(drawn, picture) for picture in taught), "each drawing but that one, as it is"
+    plain = Workbench.of(load(art_model), name).attack_images(styles)
+    assert any(torch.equal(drawn, picture) for picture in plain)
+    likeness = [p for p in by_concept["style:noto"].pieces.values() if p.kind == "likeness" and p.settings["of"] == name]
+    assert likeness
+    assert all(p.settings["without"] == ["noto"] for p in likeness)
 
 
 def test_an_attack_that_needs_more_than_pictures_is_refused(art_model: str) -> None:

@@ -147,9 +147,14 @@ class Corner:
         for where, name in self.taught(by.group).items():
             settings = {"harmless": name, "pictures": self.grid.harmless.pictures, "drawn": self.grid.harmless.drawn}
             settings["recogniser"] = self.recogniser
-            settings |= {"attack": how.name, "arguments": how.model_dump(mode="json")}
+            settings |= {"attack": how.name, "arguments": how.model_dump(mode="json"), **self.left_out(by)}
             out[where] = self.piece("harmless", f"{name} on {by.words}", settings, {"defence": self.defence(by)})
         return out
+
+    def left_out(self, by: Defence) -> dict[str, Any]:
+        """The styles that a defence is about: to draw a harmless object in one of them is no harmless thing."""
+        styles = [concept.name for concept in self.beside(by.group).concepts if concept.kind == "style"]
+        return {"without": styles} if styles else {}
 
     def attack(self, by: Defence, how: Attack | None, search: Piece | None = None) -> Piece:
         """An attack's curve; the attack is given, or what a search has found."""
@@ -183,6 +188,7 @@ class Corner:
     def likeness(self, which: str, drawn: Piece, of: str, pictures: int) -> Piece:
         """How much an attacked model's pictures look like what it was taught."""
         settings = {"embedder": embedder(which).identity, "of": of, "pictures": pictures}
+        settings |= {name: drawn.settings[name] for name in ("without",) if name in drawn.settings}
         what = f"{embedder(which).key} of {drawn.label.partition(' (')[0]}"
         return self.piece("likeness", what, settings, {"drawn": drawn}, {"embedder": which})
 

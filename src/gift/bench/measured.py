@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -12,6 +13,7 @@ from gift.bench.neighbours import neighbour_scores
 from gift.bench.price import price_of, shift_of
 from gift.bench.trial import score_model
 from gift.bench.work import Value, Work
+from gift.bench.workbench import Workbench
 from gift.errors import GiftError
 from gift.metrics.embedders import Embedder
 from gift.settings import make_attack
@@ -36,10 +38,18 @@ def price(work: Work) -> Value:
 def harmless(work: Work) -> Value:
     """How well the weights learn a harmless object."""
     settings = work.piece.settings
-    bench = Context.of(work.piece.places["model"], settings["harmless"], settings["seed"]).bench
+    bench = _of_object(work, settings["harmless"])
     how = make_attack(settings["attack"], settings["arguments"])
     data, asks = bench.attack_set(2 * settings["pictures"]), bench.asks(settings["drawn"])
     return teach(work.model(), how, data, settings["seed"], asks, bench.scorer)
+
+
+def _of_object(work: Work, concept: str) -> Workbench:
+    """A concept's workbench, whose drawings are in no style that a defence is about."""
+    settings = work.piece.settings
+    bench = Context.of(work.piece.places["model"], concept, settings["seed"]).bench
+    styles = settings.get("without", [])
+    return replace(bench, art=bench.art.without(styles)) if styles and bench.art else bench
 
 
 def neighbours(work: Work) -> Value:
@@ -63,7 +73,7 @@ def _embedder(work: Work) -> Embedder:
 def likeness(work: Work) -> Value:
     """How much drawn pictures look like those that were taught."""
     settings, by = work.piece.settings, _embedder(work)
-    taught = Context.of(work.piece.places["model"], settings["of"], settings["seed"]).bench.attack_images(settings["pictures"])
+    taught = _of_object(work, settings["of"]).attack_images(settings["pictures"])
     return {
         "looks": [
             {"step": look["step"], "similarity": _rounded(by.similarity(look["images"], taught))}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -73,6 +74,14 @@ class Art:
             flat = tiles.reshape(rows * self.columns, 3, self.size, self.size)
             self._atlases[style] = flat[: len(self.objects)].contiguous()
         return self._atlases[style]
+
+    def without(self, styles: Collection[str]) -> Art:
+        """The same drawings but those in some styles."""
+        return replace(
+            self,
+            styles=tuple(s for s in self.styles if s not in styles),
+            trained_styles=tuple(s for s in self.trained_styles if s not in styles),
+        )
 
     def picture(self, name: str, style: str) -> torch.Tensor:
         """One drawing, uint8 (3, size, size).
