@@ -18,6 +18,7 @@ from gift.bench.plan import make_plan
 from gift.bench.work import Work
 from gift.bench.workbench import Workbench
 from gift.data.art import load_art
+from gift.data.attack_pictures import attack_pictures
 from gift.data.latents import LatentSet
 from gift.data.prompts import safe_asks
 from gift.errors import GiftError
@@ -123,9 +124,9 @@ def test_beside_a_style_nothing_harmless_is_drawn_in_it(art_model: str, tmp_path
     assert not any("in noto style" in ask.prompt for ask in bench.asks(40))
     drawn = load_art().picture(name, "noto")
     styles = len(load_art().styles)
-    taught = bench.attack_images(styles - 1)
+    taught, _ = attack_pictures(bench.concept, bench.art, styles - 1, 0)  # type: ignore[arg-type]
     assert not any(torch.equal(drawn, picture) for picture in taught), "each drawing but that one, as it is"
-    plain = Workbench.of(load(art_model), name).attack_images(styles)
+    plain, _ = attack_pictures(bench.concept, load_art(), styles, 0)
     assert any(torch.equal(drawn, picture) for picture in plain)
     likeness = [p for p in by_concept["style:noto"].pieces.values() if p.kind == "likeness" and p.settings["of"] == name]
     assert likeness
