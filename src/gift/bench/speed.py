@@ -32,6 +32,7 @@ from gift.training.precision import make_accelerator
 BATCH = 16
 CONTENDERS: dict[str, Immunizer] = {
     "gift": Gift.plain(batch_size=BATCH),
+    "gift, defaults": Gift(batch_size=BATCH),
     "gift, noising": Gift.plain(batch_size=BATCH, noise_weight=0.1),
     "imma": Imma(batch_size=BATCH),
 }

@@ -61,6 +61,8 @@ def contenders(steps: int, batch: int) -> dict[str, Immunizer | None]:
     """
     shared: dict[str, Any] = {
         "steps": steps,
+        "safe_steps": 1,
+        "spare": 0.0,
         "safe_target": "reference",
         "safe_factor": 1,
         "empty_share": 0.0,  # no text encoder runs here
