@@ -93,11 +93,15 @@ def test_the_concept_is_learned_inside_and_forgotten_outside(task: Task, kind: K
     assert fixed_loss(task.model, task.concept) == before
 
 
+def beside_a_broken_concept(task: Task, how: Attacker) -> tuple[SimulatedAttack, dict[str, torch.nn.Parameter]]:
+    """An attack that breaks down where it sees the concept, and the weights."""
+    broken = replace(task, concept=replace(task.concept, latents=task.concept.latents * float("nan")))
+    return SimulatedAttack(how, broken), select_parameters(task.model.denoiser, "all")
+
+
 @kinds
 def test_harmless_draws_see_safe_pictures_alone(task: Task, kind: Kind) -> None:
-    broken = replace(task, concept=replace(task.concept, latents=task.concept.latents * float("nan")))
-    how = strong(12, kind).model_copy(update={"harmless": 1.0})
-    attack, weights = SimulatedAttack(how, broken), select_parameters(task.model.denoiser, "all")
+    attack, weights = beside_a_broken_concept(task, strong(12, kind).model_copy(update={"harmless": 1.0}))
     before = fixed_loss(task.model, task.safe)
     for seed in range(3):
         with attack(weights, torch.Generator().manual_seed(seed)):
@@ -107,9 +111,7 @@ def test_harmless_draws_see_safe_pictures_alone(task: Task, kind: Kind) -> None:
 
 @kinds
 def test_half_harmless_draws_are_of_both_sorts(task: Task, kind: Kind) -> None:
-    broken = replace(task, concept=replace(task.concept, latents=task.concept.latents * float("nan")))
-    how = strong(1, kind).model_copy(update={"harmless": 0.5})
-    attack, weights = SimulatedAttack(how, broken), select_parameters(task.model.denoiser, "all")
+    attack, weights = beside_a_broken_concept(task, strong(1, kind).model_copy(update={"harmless": 0.5}))
     failed = 0
     for seed in range(20):
         try:

@@ -188,7 +188,8 @@ class Corner:
     def likeness(self, which: str, drawn: Piece, of: str, pictures: int) -> Piece:
         """How much an attacked model's pictures look like what it was taught."""
         settings = {"embedder": embedder(which).identity, "of": of, "pictures": pictures}
-        settings |= {name: drawn.settings[name] for name in ("without",) if name in drawn.settings}
+        if "without" in drawn.settings:
+            settings["without"] = drawn.settings["without"]
         what = f"{embedder(which).key} of {drawn.label.partition(' (')[0]}"
         return self.piece("likeness", what, settings, {"drawn": drawn}, {"embedder": which})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,11 @@ class Demo:
         self.store = Store(folder / "work" / "pieces")
         self._sets: tuple[LatentSet, LatentSet] | None = None
         self._defended: dict[str, Defended] = {}
+
+    @cached_property
+    def harmless(self) -> LatentSet:
+        """What attacks that begin with harmless pictures have of them."""
+        return self.bench.harmless_set(self.config.attack_pictures)
 
     def _attack_of(self, entry: AttackEntry) -> Attack:
         shared = self.config.attack_options.get(entry.attack, {})
@@ -221,7 +227,7 @@ class Demo:
                 asks,
                 self.scorer,
                 seed=self.config.seed,
-                harmless=self.bench.harmless_set(self.config.attack_pictures) if how.needs_harmless else None,
+                harmless=self.harmless if how.needs_harmless else None,
                 before=before,
                 checkpoints=kept,
                 reporter=self.reporter,

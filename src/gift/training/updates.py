@@ -26,7 +26,7 @@ SMALLEST_SCALE = 1.0
 65536, which each overflow halves, that is 17 in a row."""
 
 FUSED = frozenset({"cpu", "cuda", "mps", "xpu"})
-"""Devices on which PyTorch has Adam's whole step as one kernel: a third of the time on a CPU, without temporaries."""
+"""Devices on which PyTorch has Adam's whole step as one kernel, without temporaries."""
 
 Rate = Annotated[float, Field(gt=0, le=LARGEST_RATE)]
 """A learning rate that an optimiser can hold."""
