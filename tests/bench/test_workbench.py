@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from gift.bench.context import Context
 from gift.bench.losses import parts_of
 from gift.bench.workbench import FEWEST, Workbench, joined
 from gift.data.art import load_art
@@ -186,3 +187,12 @@ def test_harmless_pictures_show_anything_but_the_concept(art_model: str, random_
     assert own.harmless_set(60, folder).prompts == ["", "picture 1", "picture 2"]
     with pytest.raises(GiftError, match="needs harmless pictures"):
         own.harmless_set(60)
+
+
+def test_a_context_encodes_each_set_once(art_model: Path) -> None:
+    context = Context(Workbench.of(load(art_model), "mushroom"), "")
+    harmless, concept = context.harmless_set(3), context.attack_set(3)
+    assert context.harmless_set(3) is harmless
+    assert context.attack_set(3) is concept
+    assert not torch.equal(harmless.latents, concept.latents)
+    assert len(context.harmless_set(4)) == 4

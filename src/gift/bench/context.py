@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -47,7 +47,7 @@ def forget() -> None:
 
 @dataclass(frozen=True)
 class Context:
-    """A workbench with its model's identity; the attacker's pictures are encoded once."""
+    """A workbench with its model's identity; the attacker's pictures, and harmless ones, are encoded once."""
 
     bench: Workbench
     identity: str
@@ -72,10 +72,20 @@ class Context:
 
     def attack_set(self, pictures: int) -> LatentSet:
         """The attacker's pictures."""
-        return self._sets[pictures] if pictures in self._sets else self._sets.setdefault(pictures, self.bench.attack_set(pictures))
+        return self._encoded(self.bench.attack_set, pictures)
+
+    def harmless_set(self, pictures: int) -> LatentSet:
+        """What an attacker hides the concept among or behind."""
+        return self._encoded(self.bench.harmless_set, pictures)
+
+    def _encoded(self, make: Callable[[int], LatentSet], pictures: int) -> LatentSet:
+        key = make.__name__, pictures
+        if key not in self._sets:
+            self._sets[key] = make(pictures)
+        return self._sets[key]
 
     @cached_property
-    def _sets(self) -> dict[int, LatentSet]:
+    def _sets(self) -> dict[tuple[str, int], LatentSet]:
         return {}
 
 

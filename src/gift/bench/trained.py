@@ -58,7 +58,7 @@ def run_trial(work: Work, how: Attack, part: str = "", watch: Watch | None = Non
         context.bench.asks(n),
         context.bench.scorer,
         seed=settings["seed"],
-        harmless=context.bench.harmless_set(pictures) if how.needs_harmless else None,
+        harmless=context.harmless_set(pictures) if how.needs_harmless else None,
         base=opened(work.piece.places["base"])[0] if how.needs_base else None,
         before=Scored(score["images"], score["scores"]),
         checkpoints=work.checkpoints(part),
