@@ -123,7 +123,7 @@ def test_both_rates_fall_in_the_last_rounds(task: Task) -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
 def test_some_safe_pictures_stand_without_their_prompt(task: Task, share: float) -> None:
-    draw = SafeBatches.of(SafeOptions(safe_factor=200, empty_share=share), task, 2)
+    draw = SafeBatches.of(SafeOptions(safe_factor=200, empty_share=share, varied_share=0), task, 2)
     latents, cond = draw(step_generator(0, 0))
     plain, own = task.safe.batch(400, step_generator(0, 0))
     assert torch.equal(latents, plain)
@@ -132,6 +132,38 @@ def test_some_safe_pictures_stand_without_their_prompt(task: Task, share: float)
         blank = torch.tensor([torch.equal(row, empty[name][0]) for row in tensor])
         assert torch.equal(tensor[~blank], own[name][~blank])
         assert abs(float(blank.float().mean()) - share) < 0.08
+
+
+def test_varied_copies_come_last_and_are_held_to_the_originals_outputs(random_model: StableDiffusion, task: Task) -> None:
+    draw = SafeBatches.of(SafeOptions(empty_share=0, varied_share=0.25), task, 4)
+    assert draw.varied is not None
+    generator = step_generator(0, 0)
+    latents, cond = draw(generator)
+    noised = random_model.noised(latents, generator)
+    assert all(any(torch.equal(row, own) for own in task.safe.latents) for row in latents[:6])
+    assert all(any(torch.equal(row, own) for own in draw.varied.latents) for row in latents[6:])
+    targets = draw.targets(steps=1, batches=lambda index: 1)
+    assert targets is not None
+    [target] = targets
+    with torch.no_grad():
+        outputs = random_model.predict(noised.latents, noised.timesteps, cond)
+    assert torch.equal(target[:6], noised.target[:6])
+    torch.testing.assert_close(target[6:], outputs[6:])
+    assert not torch.allclose(target[6:], noised.target[6:], atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    "how", [Gift.plain(steps=1, varied_share=0.5, batch_size=4), Joint(steps=1, batch_size=2, ascent_weight=0)]
+)
+def test_the_safe_loss_is_of_both_kinds_of_pictures(how: Gift | Joint, random_model: StableDiffusion, task: Task) -> None:
+    draw = SafeBatches.of(how, task, how.batch_size)
+    generator = step_generator(0, 0)
+    latents, cond = draw(generator)
+    noised = random_model.noised(latents, generator)
+    with torch.no_grad():
+        error = (random_model.predict(noised.latents, noised.timesteps, cond) - noised.target).square().mean((1, 2, 3))
+    _, logs = stepped(how, task)
+    assert logs[0]["safe"] == pytest.approx(float(error[:2].sum()) / 4, rel=1e-4)  # the copies' distance is 0 at theta_0
 
 
 def test_distillation_stands_still_at_the_original(random_model: StableDiffusion, task: Task) -> None:
@@ -321,7 +353,17 @@ def test_joint_and_ascent_take_the_gradient_of_their_formula(random_model: Stabl
     kinds: list[Literal["joint", "ascent"]] = ["joint", "ascent"]
     for kind in kinds:
         how: Immunizer = (
-            Joint(steps=2, batch_size=2, rate=1e-3, ascent_weight=0.7, bound=bound, safe_factor=1, empty_share=0)
+            Joint(
+                steps=2,
+                batch_size=2,
+                rate=1e-3,
+                ascent_weight=0.7,
+                bound=bound,
+                safe_factor=1,
+                empty_share=0,
+                varied_share=0,
+                varied_concept=0,
+            )
             if kind == "joint"
             else Ascent(steps=2, batch_size=2, rate=1e-3, bound=bound)
         )

@@ -155,6 +155,16 @@ def test_the_projects_own_page_is_that_of_its_records() -> None:
     assert results.BLOCK.search(page.read_text(encoding="utf-8"))
 
 
+WITHOUT_EFFECT = {
+    "safe_factor": 1,
+    "empty_share": 0.0,
+    "varied_share": 0.0,
+    "varied_concept": 0.0,
+    "falling_share": 0.0,
+    "spare": 0.0,
+}
+"""Of options that records of an earlier version do not know, the value at which the method is as it was then."""
+
 GRIDS = sorted((ROOT / results.PAGE.with_suffix("")).glob("*/grid.yaml"))
 
 
@@ -175,3 +185,5 @@ def test_a_grid_asks_for_what_its_records_tell(grid: Path) -> None:
             told = row["settings"]["methods"].get(immunizer.name, {})
             asked = immunizer.model_dump(mode="json")
             assert known_then(asked, told) == told, (row["method"], immunizer.name)
+            newer = {name: value for name, value in asked.items() if name not in told}
+            assert newer == {name: WITHOUT_EFFECT.get(name) for name in newer}, (row["method"], immunizer.name)

@@ -66,6 +66,8 @@ def contenders(steps: int, batch: int) -> dict[str, Immunizer | None]:
         "safe_target": "reference",
         "safe_factor": 1,
         "empty_share": 0.0,  # no text encoder runs here
+        "varied_share": 0.0,  # nor an autoencoder
+        "varied_concept": 0.0,
         "batch_size": batch,
         "project_on": "momentum",
         "immunize_optimiser": "adafactor",

@@ -12,7 +12,6 @@ import torch
 from pydantic import Field, model_validator
 
 from gift.immunizers.base import Immunizer, Method, Task
-from gift.immunizers.original import outputs_ahead
 from gift.immunizers.safe import SafeBatches, SafeOptions
 from gift.immunizers.simulated import Attacker, SimulatedAttack
 from gift.immunizers.terms import Bound, Distance, Noise, bounded, project_away, sparing, total_norm, watch_layers
@@ -23,7 +22,7 @@ SafeTarget = Literal["data", "reference"]
 Direction = Literal["gradient", "momentum"]
 PLAIN: dict[str, Any] = {
     "attacker": {"steps": 0}, "safe_target": "data", "settle_steps": 0, "safe_steps": 1, "safe_factor": 1, "empty_share": 0.0,
-    "immunize_rate": 5e-4, "spare": 0.0,
+    "varied_share": 0.0, "varied_concept": 0.0, "immunize_rate": 5e-4, "spare": 0.0,
 }  # fmt: skip
 """Options of the plain method, as a configuration says them."""
 
@@ -106,19 +105,16 @@ class GiftRun(Method):
 
     def __init__(self, how: Gift, task: Task) -> None:
         self.how = how
+        task = how.with_varied_concept(task)
         self.safe_batch = SafeBatches.of(how, task, how.batch_size)
         self.attack = SimulatedAttack(how.attacker, task)  # before the weights are chosen: it renames those that it wraps
         super().__init__(task, how.train)
         self.layers = watch_layers(task.model, how.layers, how.noise, how.distance) if how.noise_weight else None
-        self.targets: list[torch.Tensor] | None = None  # theta_0's outputs on every safe batch, in the order of the steps
-        if how.safe_target == "reference":
-            self.targets = outputs_ahead(
-                task.model,
-                self.safe_batch,
-                seed=task.seed,
-                steps=how.total_steps,
-                batches=lambda index: how.safe_steps if index < how.steps else 1,
-            )
+        self.targets = self.safe_batch.targets(
+            steps=how.total_steps,
+            batches=lambda index: how.safe_steps if index < how.steps else 1,
+            everywhere=how.safe_target == "reference",
+        )
         weights = list(self.weights.values())
         self.updaters["safe"] = Updater(weights, rate=how.safe_rate, accelerator=task.accelerator)
         self.updaters["immunize"] = Updater(

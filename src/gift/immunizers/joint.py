@@ -41,16 +41,19 @@ class JointRun(Method):
     """One run of the joint loss."""
 
     def __init__(self, how: Joint, task: Task) -> None:
+        task = how.with_varied_concept(task)
         super().__init__(task, how.train)
         self.how = how
         self.safe_batch = SafeBatches.of(how, task, how.batch_size)
+        self.targets = self.safe_batch.targets(steps=how.steps, batches=lambda index: 1)
         self.updaters["joint"] = Updater(self.weights.values(), rate=how.rate, accelerator=task.accelerator)
         self.layers = watch_layers(task.model, how.layers, how.noise, how.distance) if how.noise_weight else None
 
     def step(self, index: int, generator: torch.Generator) -> Logs:
         """One step down the joint loss."""
         how, model = self.how, self.task.model
-        safe = model.mean_loss(*self.safe_batch(generator), generator)
+        target = None if self.targets is None else self.targets[index]
+        safe = model.mean_loss(*self.safe_batch(generator), generator, target)
         batch = self.task.concept.batch(how.batch_size, generator)
         noising: torch.Tensor | float = 0.0
         if self.layers:

@@ -11,6 +11,7 @@ from torch.distributed.tensor import DTensor
 
 from gift.models import DenoisingModel
 from gift.models.base import Cond
+from gift.parallel import share
 from gift.training.loop import step_generator
 
 
@@ -53,6 +54,7 @@ def outputs_ahead(
     seed: int,
     steps: int,
     batches: Callable[[int], int],
+    first: int = 0,
 ) -> list[torch.Tensor]:
     """The outputs of a model, as it is now, on the batches that a run's steps will draw first.
 
@@ -62,6 +64,7 @@ def outputs_ahead(
         seed: of the run: step `i` draws from `step_generator(seed, i)`.
         steps: of the run.
         batches: how many batches step `i` draws before anything else, each followed by its noise and timesteps.
+        first: the rows of a batch before this one have the objective's own target instead.
 
     Returns:
         One tensor (N, C, h, w) a batch, in the order in which they are drawn; of several processes each has its share.
@@ -70,6 +73,13 @@ def outputs_ahead(
     for index in range(steps):
         generator = step_generator(seed, index)
         for _ in range(batches(index)):
-            noised, cond = model.noised_share(*draw(generator), generator)
-            rows.append(model.predict(noised.latents, noised.timesteps, cond))
+            latents, cond = draw(generator)
+            noised, cond = model.noised_share(latents, cond, generator)
+            goal = noised.target.clone()
+            asked = torch.arange(len(latents))[share(len(latents))] >= first
+            if first < len(latents):  # in every process or in none: with shared weights a forward is everyone's
+                run = asked if asked.any() else torch.ones_like(asked)
+                given = {name: tensor[run] for name, tensor in cond.items()}
+                goal[asked] = model.predict(noised.latents[run], noised.timesteps[run], given)[asked[run]]
+            rows.append(goal)
     return rows

@@ -1,18 +1,22 @@
-"""Batches of the safe set for the lower level."""
+"""What a method trains on: batches of the safe set for the lower level, and the concept's pictures with varied copies."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from pydantic import BaseModel, Field
 
+from gift.data.latents import LatentSet
+from gift.data.varied import vary_set, with_varied
 from gift.immunizers.base import Task
+from gift.immunizers.original import outputs_ahead
 from gift.models.base import Cond
 
 
 class SafeOptions(BaseModel):
-    """How a method draws from D_s."""
+    """How a method draws from D_s, and varies its pictures and those of D_h."""
 
     safe_factor: int = Field(default=2, ge=1, description="safe pictures a step, times batch_size (tuned: docs/results.md)")
     empty_share: float = Field(
@@ -21,31 +25,61 @@ class SafeOptions(BaseModel):
         le=1,
         description="share of safe pictures that stand without their prompt, which guidance needs (as in its own training)",
     )
+    varied_share: float = Field(
+        default=0.5,
+        ge=0,
+        lt=1,
+        description="share of safe pictures that are rotated, scaled, mirrored and recoloured, and held to theta_0's outputs "
+        "(tuned: docs/results.md)",
+    )
+
+    varied_concept: float = Field(
+        default=0.5,
+        ge=0,
+        lt=1,
+        description="share of the concept's pictures that are rotated, scaled, mirrored and recoloured (choice: as the safe)",
+    )
+
+    def with_varied_concept(self, task: Task) -> Task:
+        """The task with varied copies in D_h: an attacker's pictures are not the model's own."""
+        return replace(task, concept=with_varied(task.model, task.concept, self.varied_concept, task.seed))
 
 
 @dataclass(frozen=True)
 class SafeBatches:
-    """Draws batches of the safe set, some of whose pictures stand without their prompt.
+    """Draws batches of the safe set, some of whose pictures stand without their prompt, and some of which are varied copies.
 
     Guidance takes the difference of two predictions, with the prompt and without. Where only prompts are kept, the upper level
     moves the prediction without one, and with it every picture that is drawn.
+
+    A model's own pictures are few of those that it can be taught: away from them the upper level goes unchecked, and the weights
+    learn harmless pictures badly afterwards. Varied copies cover more. They come last in a batch, and are compared with theta_0's
+    outputs (`targets`): trained on as they are, they would be drawn.
     """
 
     task: Task
     size: int
     empty: Cond
     share: float
+    varied: LatentSet | None = None
+    plain: int = 0
 
     @classmethod
     def of(cls, how: SafeOptions, task: Task, batch_size: int) -> SafeBatches:
         """For a task's safe set; `batch_size` is the concept's."""
         model = task.model
         empty = model.unconditional(model.encode_prompts([""])) if how.empty_share else {}
-        return cls(task, how.safe_factor * batch_size, empty, how.empty_share)
+        size = how.safe_factor * batch_size
+        copies = round(size * how.varied_share)
+        varied = vary_set(model, task.safe, task.seed) if copies else None
+        return cls(task, size, empty, how.empty_share, varied, size - copies)
 
     def __call__(self, generator: torch.Generator) -> tuple[torch.Tensor, Cond]:
         """Latents (N, C, h, w) and conditioning."""
-        latents, cond = self.task.safe.batch(self.size, generator)
+        latents, cond = self.task.safe.batch(self.plain, generator)
+        if self.varied is not None:
+            more, others = self.varied.batch(self.size - self.plain, generator)
+            latents, cond = torch.cat([latents, more]), {name: torch.cat([rows, others[name]]) for name, rows in cond.items()}
         if not self.share:
             return latents, cond
         blank = torch.rand(self.size, generator=generator) < self.share
@@ -55,3 +89,19 @@ class SafeBatches:
             return torch.where(rows, self.empty[name].to(tensor), tensor)
 
         return latents, {name: swapped(name, tensor) for name, tensor in cond.items()}
+
+    def targets(self, *, steps: int, batches: Callable[[int], int], everywhere: bool = False) -> list[torch.Tensor] | None:
+        """What `mean_loss` compares each batch of a run with; to be asked for while the model is still theta_0.
+
+        Args:
+            steps: of the run.
+            batches: how many safe batches step `i` draws, before anything else.
+            everywhere: theta_0's outputs for all rows, not for varied copies alone.
+
+        Returns:
+            One tensor (N, C, h, w) a batch, in the order of the steps; None where the training target serves for all.
+        """
+        if self.varied is None and not everywhere:
+            return None
+        first = 0 if everywhere else self.plain
+        return outputs_ahead(self.task.model, self, seed=self.task.seed, steps=steps, batches=batches, first=first)
