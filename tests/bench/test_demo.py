@@ -30,8 +30,8 @@ SMALL = DemoConfig(
     concept_pictures=6,
     safe_pictures=8,
     attack_pictures=6,
-    evaluation_pictures=6,
-    safe_evaluation_pictures=8,
+    evaluation_pictures=3,
+    safe_evaluation_pictures=4,
     neighbour_pictures=0,
     method_options={
         "esd": {"steps": 2},
