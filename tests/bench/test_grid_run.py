@@ -29,19 +29,21 @@ from gift.errors import GiftError, Interrupted
 from gift.models import load
 from gift.training.progress import Silent
 from tests.bench.small_grid import small_grid
+from tests.conftest import art_pipeline
 
 Make = Callable[..., Grid]
 EVERYTHING = {"set", "defence", "score", "price", "neighbours", "attack", "likeness", "shift"}
 
 
-@pytest.fixture
-def make(art_model: str, monkeypatch: pytest.MonkeyPatch) -> Make:
-    """Makes small grids; no part of the library is patched, since other processes would not know."""
-    monkeypatch.undo()
-    return lambda **changes: Grid(**small_grid(art_model, **changes))
+@pytest.fixture(scope="module")
+def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
+    """Makes small grids of one model; no part of the library is patched, since other processes would not know."""
+    folder = tmp_path_factory.mktemp("grid-model")
+    art_pipeline().save_pretrained(folder)
+    return lambda **changes: Grid(**small_grid(str(folder), **changes))
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Any:
     """As the worker processes have: sums of other numbers of threads may round differently."""
     before = torch.get_num_threads()
@@ -164,14 +166,15 @@ def test_what_changes_is_computed_again_and_nothing_else(make: Make, changes: di
     assert {piece.kind for key, piece in new.pieces.items() if key not in old.pieces} == kinds
 
 
-def test_other_weights_at_the_same_place_are_another_model(make: Make, art_model: str) -> None:
-    old = make_plan(make())
+def test_other_weights_at_the_same_place_are_another_model(art_model: str) -> None:
+    grid = Grid(**small_grid(art_model))
+    old = make_plan(grid)
     network = old.cells[0].model
     model = load(network)
     with torch.no_grad():
         next(model.denoiser.parameters()).add_(1e-3)
     model.save(art_model)
-    assert not set(make_plan(make()).pieces) & set(old.pieces)
+    assert not set(make_plan(grid).pieces) & set(old.pieces)
 
 
 @pytest.mark.parametrize("after", [1, 3, 12, 30, 44])
@@ -189,7 +192,7 @@ def test_a_grid_that_is_stopped_anywhere_goes_on_to_the_same_records(
     assert measured(resumed) == whole
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def whole(make: Make, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """The small grid's records from one unbroken run."""
     return measured(run_grid(make(), tmp_path_factory.mktemp("whole")))
