@@ -32,7 +32,6 @@ class SafeOptions(BaseModel):
         description="share of safe pictures that are rotated, scaled, mirrored and recoloured, and held to theta_0's outputs "
         "(tuned: docs/results.md)",
     )
-
     varied_concept: float = Field(
         default=0.5,
         ge=0,
@@ -61,8 +60,8 @@ class SafeBatches:
     size: int
     empty: Cond
     share: float
-    varied: LatentSet | None = None
-    plain: int = 0
+    varied: LatentSet | None
+    plain: int
 
     @classmethod
     def of(cls, how: SafeOptions, task: Task, batch_size: int) -> SafeBatches:
