@@ -64,10 +64,10 @@ def outputs_ahead(
         seed: of the run: step `i` draws from `step_generator(seed, i)`.
         steps: of the run.
         batches: how many batches step `i` draws before anything else, each followed by its noise and timesteps.
-        first: the rows of a batch before this one have the objective's own target instead.
+        first: the first row of a batch for which they are asked.
 
     Returns:
-        One tensor (N, C, h, w) a batch, in the order in which they are drawn; of several processes each has its share.
+        One tensor (N - first, C, h, w) a batch, in the order in which they are drawn; of several processes each has its share.
     """
     rows = []
     for index in range(steps):
@@ -75,11 +75,8 @@ def outputs_ahead(
         for _ in range(batches(index)):
             latents, cond = draw(generator)
             noised, cond = model.noised_share(latents, cond, generator)
-            goal = noised.target.clone()
             asked = torch.arange(len(latents))[share(len(latents))] >= first
-            if first < len(latents):  # in every process or in none: with shared weights a forward is everyone's
-                run = asked if asked.any() else torch.ones_like(asked)
-                given = {name: tensor[run] for name, tensor in cond.items()}
-                goal[asked] = model.predict(noised.latents[run], noised.timesteps[run], given)[asked[run]]
-            rows.append(goal)
+            run = asked if asked.any() else torch.ones_like(asked)  # with shared weights a forward is everyone's
+            given = {name: tensor[run] for name, tensor in cond.items()}
+            rows.append(model.predict(noised.latents[run], noised.timesteps[run], given)[asked[run]])
     return rows

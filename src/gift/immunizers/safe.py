@@ -90,7 +90,7 @@ class SafeBatches:
         return latents, {name: swapped(name, tensor) for name, tensor in cond.items()}
 
     def targets(self, *, steps: int, batches: Callable[[int], int], everywhere: bool = False) -> list[torch.Tensor] | None:
-        """What `mean_loss` compares each batch of a run with; to be asked for while the model is still theta_0.
+        """What `mean_loss` compares varied copies with, for all of a run; to be asked for while the model is still theta_0.
 
         Args:
             steps: of the run.
@@ -98,7 +98,7 @@ class SafeBatches:
             everywhere: theta_0's outputs for all rows, not for varied copies alone.
 
         Returns:
-            One tensor (N, C, h, w) a batch, in the order of the steps; None where the training target serves for all.
+            For each batch, in the order of the steps, those of its last rows; None where the training target serves for all.
         """
         if self.varied is None and not everywhere:
             return None

@@ -212,10 +212,13 @@ class DenoisingModel(ABC):
             latents: scaled latents (N, C, h, w).
             cond: their encoded prompts.
             generator: of the noise and timesteps, drawn for the whole batch in every process.
-            target: what this process's share of the batch is compared with, instead of the objective's target.
+            target: what the last rows of this process's share of the batch, as many as these, are compared with instead of the
+                objective's target.
         """
         noised, cond = self.noised_share(latents, cond, generator)
-        at, when, goal = noised.latents, noised.timesteps, noised.target if target is None else target
+        at, when, goal = noised.latents, noised.timesteps, noised.target
+        if target is not None:
+            goal = torch.cat([goal[: len(goal) - len(target)], target])
         if self.micro_batches == 1:
             return mean_over_all(self.per_sample_loss(self.predict_in_training(at, when, cond), goal).sum(), len(latents))
         learned = [name for name, tensor in cond.items() if tensor.requires_grad]
