@@ -189,7 +189,7 @@ def test_harmless_pictures_show_anything_but_the_concept(art_model: str, random_
         own.harmless_set(60)
 
 
-def test_a_context_encodes_each_set_once(art_model: Path) -> None:
+def test_a_context_encodes_each_set_once(art_model: str) -> None:
     context = Context(Workbench.of(load(art_model), "mushroom"), "")
     harmless, concept = context.harmless_set(3), context.attack_set(3)
     assert context.harmless_set(3) is harmless

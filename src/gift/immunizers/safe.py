@@ -30,7 +30,7 @@ class SafeOptions(BaseModel):
         ge=0,
         lt=1,
         description="share of safe pictures that are rotated, scaled, mirrored and recoloured, and held to theta_0's outputs "
-        "(tuned: docs/results.md)",
+        "(measured: docs/results.md)",
     )
     varied_concept: float = Field(
         default=0.5,
