@@ -30,13 +30,17 @@ def page_of(folder: Path, grid_folder: Path, kind: str) -> Path:
     return page
 
 
+def made(page: Path) -> str:
+    return results.filled(page, page.with_suffix(""))
+
+
 def rows_of(text: str) -> dict[str, list[str]]:
     lines = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("|")]
     return {line[0].strip(): [cell.strip() for cell in line[1:]] for line in lines}
 
 
 def test_resistance_is_the_mean_over_cells_that_count(tmp_path: Path, grid_folder: Path) -> None:
-    text = results.filled(page_of(tmp_path, grid_folder, "resistance"))
+    text = made(page_of(tmp_path, grid_folder, "resistance"))
     found = rows_of(text)
     cells = [json.loads(line) for line in (grid_folder / "records.jsonl").read_text().splitlines()]
     for method in ("esd+gift", "ascent"):
@@ -56,30 +60,44 @@ def test_resistance_is_the_mean_over_cells_that_count(tmp_path: Path, grid_folde
 
 def test_parts_of_a_grid_make_one_table(tmp_path: Path, grid_folder: Path) -> None:
     page = page_of(tmp_path, grid_folder, "resistance")
-    whole = results.filled(page)
+    whole = made(page)
     lines = (tmp_path / "results" / "made" / "records.jsonl").read_text().splitlines()
     for name, part in (("one", lines[:-2]), ("two", lines[-3:])):  # a cell is in both
         (tmp_path / "results" / name).mkdir()
         (tmp_path / "results" / name / "records.jsonl").write_text("\n".join(part))
     page.write_text(page.read_text().replace("resistance made", "resistance one+two"))
-    assert results.filled(page) == whole.replace("resistance made", "resistance one+two")
+    assert made(page) == whole.replace("resistance made", "resistance one+two")
     other = json.loads(lines[-3])
     other["settings"]["horizon"] = 7
     (tmp_path / "results" / "two" / "records.jsonl").write_text(json.dumps(other))
     with pytest.raises(GiftError, match="has other settings than in another part"):
-        results.filled(page)
+        made(page)
+
+
+def test_the_overall_table_puts_resistance_beside_its_price(tmp_path: Path, grid_folder: Path) -> None:
+    page = page_of(tmp_path, grid_folder, "overall")
+    found = rows_of(made(page))
+    kept = {}
+    for kind in ("resistance", "price"):
+        page.write_text(HEAD.format(kind))
+        kept[kind] = rows_of(made(page))
+    for method in ("method", "esd+gift", "ascent"):
+        attacks = len(kept["resistance"]["method"])
+        assert found[method][attacks:] == kept["price"][method]
+        shares = [cell.split(" (")[0].split("; ")[0] for cell in kept["resistance"][method]]
+        assert found[method][:attacks] == shares
 
 
 @pytest.mark.parametrize("kind", results.KINDS)
 def test_every_table_has_a_row_a_method(tmp_path: Path, grid_folder: Path, kind: str) -> None:
     page = page_of(tmp_path, grid_folder, kind)
-    text = results.filled(page)
+    text = made(page)
     found = rows_of(text)
     methods = {json.loads(line)["method"] for line in (grid_folder / "records.jsonl").read_text().splitlines()}
     assert methods <= found.keys()
     assert {len(cells) for cells in found.values()} == {len(found["method"])}
     page.write_text(text)
-    assert results.filled(page) == text
+    assert made(page) == text
 
 
 def test_the_limit_is_the_mean_of_the_twins(tmp_path: Path, grid_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +106,7 @@ def test_the_limit_is_the_mean_of_the_twins(tmp_path: Path, grid_folder: Path, m
     (tmp_path / "never.json").write_text(json.dumps({"twins": [], "curves": curves}))
     monkeypatch.setattr(never, "FILE", tmp_path / "never.json")
     never.measured.cache_clear()
-    found = rows_of(results.filled(page_of(tmp_path, grid_folder, "limit")))
+    found = rows_of(made(page_of(tmp_path, grid_folder, "limit")))
     never.measured.cache_clear()
     assert found == {
         "concept, attack": ["seeds", "step 0", "step 50"],
@@ -107,7 +125,7 @@ def test_the_limit_of_a_concept_is_that_of_the_attack_that_teaches_the_twins_mos
     (tmp_path / "never.json").write_text(json.dumps({"twins": [], "curves": [flat]}))
     monkeypatch.setattr(never, "FILE", tmp_path / "never.json")
     never.measured.cache_clear()
-    found = rows_of(results.filled(page_of(tmp_path, grid_folder, "concepts")))
+    found = rows_of(made(page_of(tmp_path, grid_folder, "concepts")))
     never.measured.cache_clear()
     (steps, scores) = zip(*row["control_curve"], strict=True)
     spans = [(b - a) * (x + y) / 2 for a, b, x, y in zip(steps, steps[1:], scores, scores[1:], strict=False)]
@@ -121,16 +139,17 @@ def test_the_command_checks_and_writes(
     tmp_path: Path, grid_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = page_of(tmp_path, grid_folder, "price")
-    monkeypatch.setattr(sys, "argv", ["results", str(page), "--check"])
+    command = ["results", str(page), "--records", str(page.with_suffix(""))]
+    monkeypatch.setattr(sys, "argv", [*command, "--check"])
     with pytest.raises(SystemExit) as left:
         results.main()
     assert left.value.code == 2
     assert "differ from their records" in capsys.readouterr().err
     assert "old" in page.read_text()
-    monkeypatch.setattr(sys, "argv", ["results", str(page)])
+    monkeypatch.setattr(sys, "argv", command)
     results.main()
     assert capsys.readouterr().out in page.read_text()
-    monkeypatch.setattr(sys, "argv", ["results", str(page), "--check"])
+    monkeypatch.setattr(sys, "argv", [*command, "--check"])
     results.main()
 
 
@@ -146,13 +165,14 @@ def test_what_can_not_be_made_is_told(tmp_path: Path, grid_folder: Path, kind: s
     page = page_of(tmp_path, grid_folder, kind)
     (tmp_path / "results" / "made" / "records.jsonl").write_text(records)
     with pytest.raises(GiftError, match=words):
-        results.filled(page)
+        made(page)
 
 
-def test_the_projects_own_page_is_that_of_its_records() -> None:
-    page = ROOT / results.PAGE
-    assert results.filled(page) == page.read_text(encoding="utf-8")
-    assert results.BLOCK.search(page.read_text(encoding="utf-8"))
+@pytest.mark.parametrize("page", results.PAGES, ids=str)
+def test_the_projects_own_pages_are_those_of_their_records(page: Path) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert results.filled(ROOT / page, ROOT / results.RECORDS) == text
+    assert results.BLOCK.search(text)
 
 
 WITHOUT_EFFECT = {
@@ -165,7 +185,7 @@ WITHOUT_EFFECT = {
 }
 """Of options that records of an earlier version do not know, the value at which the method is as it was then."""
 
-GRIDS = sorted((ROOT / results.PAGE.with_suffix("")).glob("*/grid.yaml"))
+GRIDS = sorted((ROOT / results.RECORDS).glob("*/grid.yaml"))
 
 
 def known_then(asked: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,9 @@ MOST = 1024
 
 @reporting
 def bench(
-    grid: Annotated[str | None, typer.Argument(help="A YAML file, or a bundled grid: smoke, paper, worst, full.")] = None,
+    grid: Annotated[
+        str | None, typer.Argument(help="A YAML file, or a bundled grid: smoke, development, paper, worst, full.")
+    ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where pieces, records, pictures and the page go.")] = Path(
         "bench"
     ),

@@ -1,4 +1,4 @@
-"""`python -m gift.report.results`: writes the tables of `docs/results.md` anew from the records that are kept beside it.
+"""`python -m gift.report.results`: writes the tables of `docs/results.md` and `README.md` anew from the records that are kept.
 
 A table stands between `<!-- table: KIND GRID -->` and `<!-- end -->`, GRID being a folder in `docs/results/` with a grid's
 `records.jsonl`, or several with `+` between, parts of one grid that were computed apart; `limit` takes the curves of twins that
@@ -27,7 +27,8 @@ from gift.metrics.concept import mean
 from gift.report.markdown import plain
 from gift.report.words import number, percent
 
-PAGE = Path("docs") / "results.md"
+PAGES = (Path("docs") / "results.md", Path("README.md"))
+RECORDS = Path("docs") / "results"
 BLOCK = re.compile(r"(<!-- table: (?P<kind>[\w-]+) (?P<grid>[\w.+-]+) -->\n)(?P<table>.*?)(<!-- end -->)", re.DOTALL)
 Summary = dict[str, Any]
 
@@ -93,28 +94,39 @@ def recovery(summary: Summary) -> str:
     return table(["method", *map(plain, _names(summary, "attack"))], _by_attack(summary, show))
 
 
+PRICES = ("concept before", "safe accuracy", "FID", "neighbours", "benign adaptability", "defence")
+
+
+def _prices(summary: Summary, method: str) -> list[str]:
+    """What `PRICES` names; the same before any attack, so of the first conclusive one's cells."""
+    first = next((group for group in summary["groups"] if group["method"] == method and group["conclusive"]), None)
+    if first is None:
+        return ["–"] * len(PRICES)
+    shares = [share for where in PLACES if (share := _mean(first, f"adaptability {where}")) is not None]
+    return [
+        number(_mean(first, "score_before")),
+        _with_interval(first["means"]["safe_accuracy"], number),
+        number(_mean(first, "fid"), 1),
+        number(_mean(first, "neighbours")),
+        percent(mean(shares)) if shares else "–",
+        f"{first['costs']['defence']['seconds']:.0f} s",
+    ]
+
+
 def price(summary: Summary) -> str:
-    """For each method what it costs elsewhere and how long it takes; the same before any attack, so of the first one's cells."""
-    rows = []
-    for method in _names(summary, "method"):
-        groups = [group for group in summary["groups"] if group["method"] == method and group["conclusive"]]
-        if not groups:
-            rows.append([plain(method), *["–"] * 6])
-            continue
-        first = groups[0]
-        shares = [share for where in PLACES if (share := _mean(first, f"adaptability {where}")) is not None]
-        rows.append(
-            [
-                plain(method),
-                number(_mean(first, "score_before")),
-                _with_interval(first["means"]["safe_accuracy"], number),
-                number(_mean(first, "fid"), 1),
-                number(_mean(first, "neighbours")),
-                percent(mean(shares)) if shares else "–",
-                f"{first['costs']['defence']['seconds']:.0f} s",
-            ]
-        )
-    return table(["method", "concept before", "safe accuracy", "FID", "neighbours", "benign adaptability", "defence"], rows)
+    """For each method what it costs elsewhere and how long it takes."""
+    return table(["method", *PRICES], [[plain(method), *_prices(summary, method)] for method in _names(summary, "method")])
+
+
+def overall(summary: Summary) -> str:
+    """For each method the mean relearning reduction under every attack and what it costs, in one table; last what twins learn."""
+    rows = _by_attack(summary, lambda group: percent(_mean(group, "relearning_reduction")))
+    rows = [[*row, *_prices(summary, method)] for row, method in zip(rows, _names(summary, "method"), strict=True)]
+    least, attacks = limits(summary), _names(summary, "attack")
+    if least:
+        known = [percent(least[attack]["reduction"]) if attack in least else "–" for attack in attacks]
+        rows.append([LIMIT, *known, *["–"] * len(PRICES)])
+    return table(["method", *map(plain, attacks), *PRICES], rows)
 
 
 def concepts(summary: Summary) -> str:
@@ -156,6 +168,7 @@ KINDS: dict[str, Callable[[Summary], str]] = {
     "recovery": recovery,
     "price": price,
     "concepts": concepts,
+    "overall": overall,
 }
 
 
@@ -186,8 +199,12 @@ def read_summary(*folders: Path) -> Summary:
         raise GiftError(f"{file} is malformed ({type(error).__name__}: {error}); {REMEDY}") from error
 
 
-def filled(page: Path) -> str:
+def filled(page: Path, records: Path) -> str:
     """The page's text with every table made anew.
+
+    Args:
+        page: Markdown.
+        records: the folder in which the grids' folders are.
 
     Raises:
         GiftError: the page or records can't be read, or a table is of no known kind.
@@ -202,7 +219,7 @@ def filled(page: Path) -> str:
         if kind not in KINDS:
             raise GiftError(f"{page}: no table '{kind}'; known: limit, {', '.join(KINDS)}")
         if grid not in kept:
-            kept[grid] = read_summary(*(page.with_suffix("") / part for part in grid.split("+")))
+            kept[grid] = read_summary(*(records / part for part in grid.split("+")))
         return found[1] + KINDS[kind](kept[grid]) + found[5]
 
     return BLOCK.sub(make, text)
@@ -211,23 +228,23 @@ def filled(page: Path) -> str:
 def main() -> None:
     """Writes the tables, or says whether they are those of the records."""
     parser = argparse.ArgumentParser(
-        prog="python -m gift.report.results", description="Writes the tables of a page of results anew from the grids' records."
+        prog="python -m gift.report.results", description="Writes the tables of pages of results anew from the grids' records."
     )
-    parser.add_argument("page", type=Path, nargs="?", default=PAGE)
+    parser.add_argument("pages", type=Path, nargs="*", default=PAGES)
+    parser.add_argument("--records", type=Path, default=RECORDS, help=f"the folder of the grids' folders (default: {RECORDS})")
     parser.add_argument("--check", action="store_true", help="change nothing; exit with 2 if a table is not that of its records")
     given = parser.parse_args()
     try:
-        text = filled(given.page)
-        same = text == given.page.read_text(encoding="utf-8")
-        if given.check:
-            if not same:
-                raise GiftError(f"tables of {given.page} differ from their records; run 'python -m gift.report.results'")
-        else:
-            write_text(given.page, text)
+        texts = {page: filled(page, given.records) for page in given.pages}
+        for page, text in texts.items():
+            if not given.check:
+                write_text(page, text)
+            elif text != page.read_text(encoding="utf-8"):
+                raise GiftError(f"tables of {page} differ from their records; run 'python -m gift.report.results'")
     except GiftError as error:
         print(f"gift: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
-    print("\n".join(found["table"] for found in BLOCK.finditer(text)), end="")
+    print("\n".join(found["table"] for text in texts.values() for found in BLOCK.finditer(text)), end="")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,107 @@
+"""`python -m recipes.picture`: draws the recovery curves of grids' records, as README shows them.
+
+The grids are those of README's table `overall`, so that the picture and the table are of the same records.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("svg")
+from matplotlib import pyplot
+
+from gift.files import write_text
+from gift.metrics.concept import mean
+from gift.report.palette import looks
+from gift.report.results import BLOCK, RECORDS, read_summary
+
+PAGE = Path("README.md")
+PICTURE = Path("docs") / "images" / "results.svg"
+MARKERS = {
+    "star": "*",
+    "square": "s",
+    "circle": "o",
+    "diamond": "D",
+    "triangle-up": "^",
+    "triangle-down": "v",
+    "cross": "P",
+    "x": "X",
+}
+LINES = {"solid": "-", "dash": "--", "dot": ":", "longdash": (0, (8, 3)), "dashdot": "-."}
+TITLES = {"esd": "erased (ESD)", "esd+imma": "IMMA after ESD", "esd+pgu": "PGU after ESD", "esd+gift": "GIFT after ESD"}
+"""The methods that are drawn, where the records have them, and what each is called."""
+Curve = Mapping[int, float]
+
+
+def grids_of(page: Path) -> list[str]:
+    """The folders of the page's table `overall`."""
+    return next(found["grid"] for found in BLOCK.finditer(page.read_text(encoding="utf-8")) if found["kind"] == "overall").split(
+        "+"
+    )
+
+
+def curves_of(rows: Sequence[Mapping[str, Any]], method: str, attack: str) -> list[Curve]:
+    """The recovery curves of a method's cells that count."""
+    mine = [row for row in rows if (row["method"], row["attack"], row["status"]) == (method, attack, "ok")]
+    return [{int(step): float(score) for step, score in row["curve"]} for row in mine]
+
+
+def mean_of(curves: Sequence[Curve]) -> list[tuple[int, float]]:
+    """The mean at each step that all curves have."""
+    steps = sorted(set.intersection(*(set(curve) for curve in curves))) if curves else []
+    return [(step, mean([curve[step] for curve in curves])) for step in steps]
+
+
+def draw(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The SVG of records of cells: a panel an attack, thin lines for single cells, thick ones for a method's mean."""
+    attacks = list(dict.fromkeys(row["attack"] for row in rows))
+    methods = [method for method in TITLES if any(curves_of(rows, method, attack) for attack in attacks)]
+    last = {method: method.split("+")[-1] for method in methods}
+    style = {"svg.hashsalt": "gift", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10}
+    with pyplot.rc_context(style):
+        figure, panels = pyplot.subplots(1, len(attacks), figsize=(3.1 * len(attacks), 3.2), sharey=True, squeeze=False)
+        for panel, attack in zip(panels[0], attacks, strict=True):
+            for method, look in looks(methods, last).items():
+                curves = curves_of(rows, method, attack)
+                if not curves:
+                    continue
+                for curve in curves:
+                    panel.plot(*zip(*sorted(curve.items()), strict=True), color=look.colour, linewidth=0.8, alpha=0.3)
+                panel.plot(
+                    *zip(*mean_of(curves), strict=True),
+                    color=look.colour,
+                    linewidth=2.2,
+                    linestyle=LINES[look.dash],
+                    marker=MARKERS[look.symbol],
+                    label=TITLES[method],
+                )
+            panel.set(title=attack, xlabel="attack step", ylim=(-0.03, 1.03))
+            panel.grid(alpha=0.25)
+            panel.spines[["top", "right"]].set_visible(False)
+        panels[0][0].set_ylabel("concept score")
+        labels = {label: line for panel in panels[0] for line, label in zip(*panel.get_legend_handles_labels(), strict=True)}
+        figure.legend(labels.values(), labels.keys(), loc="lower center", ncols=len(methods), frameon=False)
+        figure.tight_layout(rect=(0, 0.08, 1, 1))
+        text = io.StringIO()
+        figure.savefig(text, format="svg", metadata={"Date": None, "Title": "Recovery curves"})
+        pyplot.close(figure)
+    return text.getvalue()
+
+
+def main() -> None:
+    """Draws it."""
+    parser = argparse.ArgumentParser(prog="python -m recipes.picture", description="Draws the recovery curves of README's table.")
+    parser.add_argument("--output", type=Path, default=PICTURE, help=f"the SVG (default: {PICTURE})")
+    given = parser.parse_args()
+    write_text(given.output, draw(read_summary(*(RECORDS / grid for grid in grids_of(PAGE)))["rows"]))
+    print(given.output)
+
+
+if __name__ == "__main__":
+    main()

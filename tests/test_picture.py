@@ -1,0 +1,40 @@
+"""README's picture: it is of the records that README's table is of, and its thick lines are their means."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gift.report.results import RECORDS, read_summary
+from recipes import picture
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def cell(method: str, status: str = "ok", **scores: float) -> dict[str, Any]:
+    curve = [[int(step.removeprefix("at")), score] for step, score in scores.items()]
+    return {"method": method, "attack": "full", "status": status, "curve": curve}
+
+
+def test_a_mean_is_over_the_cells_that_count_at_the_steps_that_all_have() -> None:
+    rows = [cell("esd", at0=0.0, at10=0.5, at20=1.0), cell("esd", at0=0.5, at10=1.0), cell("esd", "collapsed", at0=1.0, at10=1.0)]
+    assert picture.mean_of(picture.curves_of(rows, "esd", "full")) == [(0, 0.25), (10, 0.75)]
+
+
+def test_methods_without_cells_that_count_are_left_out() -> None:
+    drawn = picture.draw([cell("esd", at0=0.0, at10=0.5), cell("esd+imma", "collapsed", at0=0.0, at10=0.5)])
+    assert "erased (ESD)" in drawn
+    assert "IMMA" not in drawn
+    assert "GIFT" not in drawn
+
+
+def test_the_picture_is_that_of_the_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["picture", "--output", str(tmp_path / "made.svg")])
+    picture.main()
+    assert (tmp_path / "made.svg").read_text(encoding="utf-8") == picture.PICTURE.read_text(encoding="utf-8")
+    rows = read_summary(*(RECORDS / grid for grid in picture.grids_of(picture.PAGE)))["rows"]
+    assert {"esd", "esd+gift"} <= {row["method"] for row in rows}
