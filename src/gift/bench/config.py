@@ -43,7 +43,7 @@ def named(key: str) -> BeforeValidator:
 
 Attacks = tuple[Annotated[AttackEntry, named("attack")], ...]
 HARMLESS_FIRST = AttackEntry(attack="full", name="full after 10", options={"harmless_steps": 10})
-"""What a defence's resistance should outlast and may not: ten steps of other pictures first (docs/results.md)."""
+"""What a defence's resistance should outlast and may not: ten steps of other pictures first (docs/tuning.md)."""
 
 
 def widest(kinds: Sequence[str]) -> str:

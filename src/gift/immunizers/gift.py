@@ -38,9 +38,9 @@ class Gift(SafeOptions, Immunizer):
     )
 
     steps: int = Field(default=120, ge=0, description="rounds of lower and upper level (choice)")
-    safe_steps: int = Field(default=2, ge=1, description="K, safe steps a round (tuned: docs/results.md)")
+    safe_steps: int = Field(default=2, ge=1, description="K, safe steps a round (tuned: docs/tuning.md)")
     safe_rate: Rate = Field(default=5e-4, description="a_P (choice)")
-    immunize_rate: Rate = Field(default=3e-3, description="a_I (tuned, with spare: docs/results.md)")
+    immunize_rate: Rate = Field(default=3e-3, description="a_I (tuned, with spare: docs/tuning.md)")
     falling_share: float = Field(
         default=0.0, ge=0, le=1, description="share of the rounds, the last ones, in which both rates fall to zero (choice)"
     )
@@ -64,16 +64,16 @@ class Gift(SafeOptions, Immunizer):
         default=0.5,
         ge=0,
         le=2,
-        description="keep the immunizing step off weights that the safe loss needs, to this power (tuned: docs/results.md)",
+        description="keep the immunizing step off weights that the safe loss needs, to this power (tuned: docs/tuning.md)",
     )
     attacker: Attacker = Field(
-        default=Attacker(steps=0), description="the simulated attacker; off by default, steps=16 switches it on (docs/results.md)"
+        default=Attacker(steps=0), description="the simulated attacker; off by default, steps=16 switches it on (docs/tuning.md)"
     )
     safe_target: SafeTarget = Field(
-        default="data", description="lower level: the training target, or 'reference', theta_0's output (docs/results.md)"
+        default="data", description="lower level: the training target, or 'reference', theta_0's output (docs/tuning.md)"
     )
     settle_steps: int = Field(
-        default=0, ge=0, description="safe-only steps at the end, the rate falling to zero (none: docs/results.md)"
+        default=0, ge=0, description="safe-only steps at the end, the rate falling to zero (none: docs/tuning.md)"
     )
     train: str = Field(default="all", description="weights that move")
 

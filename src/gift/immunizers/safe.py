@@ -18,7 +18,7 @@ from gift.models.base import Cond
 class SafeOptions(BaseModel):
     """How a method draws from D_s, and varies its pictures and those of D_h."""
 
-    safe_factor: int = Field(default=2, ge=1, description="safe pictures a step, times batch_size (tuned: docs/results.md)")
+    safe_factor: int = Field(default=2, ge=1, description="safe pictures a step, times batch_size (tuned: docs/tuning.md)")
     empty_share: float = Field(
         default=0.1,
         ge=0,
@@ -30,7 +30,7 @@ class SafeOptions(BaseModel):
         ge=0,
         lt=1,
         description="share of safe pictures that are rotated, scaled, mirrored and recoloured, and held to theta_0's outputs "
-        "(measured: docs/results.md)",
+        "(measured: docs/tuning.md)",
     )
     varied_concept: float = Field(
         default=0.5,

@@ -1,4 +1,4 @@
-"""`python -m gift.report.results`: writes the tables of `docs/results.md` and `README.md` anew from the records that are kept.
+"""`python -m gift.report.results`: writes the tables of `PAGES` anew from the records in `docs/results/`.
 
 A table stands between `<!-- table: KIND GRID -->` and `<!-- end -->`, GRID being a folder in `docs/results/` with a grid's
 `records.jsonl`, or several with `+` between, parts of one grid that were computed apart; `limit` takes the curves of twins that
@@ -27,7 +27,7 @@ from gift.metrics.concept import mean
 from gift.report.markdown import plain
 from gift.report.words import number, percent
 
-PAGES = (Path("docs") / "results.md", Path("README.md"))
+PAGES = (Path("README.md"), Path("docs") / "results.md", Path("docs") / "tuning.md")
 RECORDS = Path("docs") / "results"
 BLOCK = re.compile(r"(<!-- table: (?P<kind>[\w-]+) (?P<grid>[\w.+-]+) -->\n)(?P<table>.*?)(<!-- end -->)", re.DOTALL)
 Summary = dict[str, Any]
