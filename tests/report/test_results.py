@@ -125,14 +125,26 @@ def test_the_limit_of_a_concept_is_that_of_the_attack_that_teaches_the_twins_mos
     (tmp_path / "never.json").write_text(json.dumps({"twins": [], "curves": [flat]}))
     monkeypatch.setattr(never, "FILE", tmp_path / "never.json")
     never.measured.cache_clear()
-    found = rows_of(made(page_of(tmp_path, grid_folder, "concepts")))
+    page = page_of(tmp_path, grid_folder, "concepts")
+    found = rows_of(made(page))
+    page.write_text(HEAD.format("share"))
+    shares = made(page)
     never.measured.cache_clear()
     (steps, scores) = zip(*row["control_curve"], strict=True)
     spans = [(b - a) * (x + y) / 2 for a, b, x, y in zip(steps, steps[1:], scores, scores[1:], strict=False)]
     told = found["never learned"][found["method"].index(row["concept"])]
+    beside = rows_of(shares)[row["method"]][rows_of(shares)["method"].index(row["attack"])]
     percent = int(re.findall(r"(-?\d+)\s%", told.replace("\N{MINUS SIGN}", "-"))[0])
     assert percent == pytest.approx(100 * (1 - 0.25 * last / sum(spans)), abs=0.51)
     assert f"({row['attack']})" in told
+    mine = [
+        r
+        for r in rows
+        if (r["concept"], r["method"], r["attack"], r["status"]) == (*map(row.get, ("concept", "method", "attack")), "ok")
+    ]
+    reached = sum(r["relearning_reduction"] for r in mine) / len(mine)
+    ends = [int(n) for n in re.findall(r"(-?\d+)\s%", beside.replace("\N{MINUS SIGN}", "-"))]
+    assert ends[0] == pytest.approx(100 * reached, abs=0.51)
 
 
 def test_the_command_checks_and_writes(

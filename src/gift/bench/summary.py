@@ -138,7 +138,8 @@ def _group(key: tuple[str, str, str], rows: list[Row], reference: str, undefende
 
 
 def _limit(rows: Sequence[Row]) -> dict[str, float] | None:
-    """What twins that never saw the concept learn under the same attacks, and the share of that limit that the method reaches."""
+    """What twins that never saw the concept learn under the same attacks, what the method reaches over the same cells, and the
+    share of the limit that this is, 0 where the limit is not above 0."""
     found = [(row, limit) for row in rows if (limit := limit_of(row)) is not None]
     if not found:
         return None
@@ -149,6 +150,7 @@ def _limit(rows: Sequence[Row]) -> dict[str, float] | None:
         "area": mean([limit["area"] for _, limit in found]),
         "score_after": mean([limit["score_after"] for _, limit in found]),
         "reduction": least,
+        "reached": reached,
         "share": reached / least if least > 0 else 0.0,
     }
 

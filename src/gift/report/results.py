@@ -148,6 +148,20 @@ def concepts(summary: Summary) -> str:
     return table(["method", *(plain(name) for name in names)], rows)
 
 
+def share(summary: Summary) -> str:
+    """For each method and attack how far it is from the limit: its relearning reduction beside that of twins, over the cells that
+    have them, and the one as a multiple of the other where the limit is above zero."""
+
+    def show(group: dict[str, Any]) -> str:
+        found = group["limit"]
+        if found is None:
+            return "–"
+        times = f"; {number(found['share'], 1)} times" if found["reduction"] > 0 else ""
+        return f"{percent(found['reached'])} beside {percent(found['reduction'])}{times}"
+
+    return table(["method", *map(plain, _names(summary, "attack"))], _by_attack(summary, show))
+
+
 def limit() -> str:
     """For each concept and attack how often twins that never saw the concept draw it after so many steps, over seeds."""
     found = measured()
@@ -169,6 +183,7 @@ KINDS: dict[str, Callable[[Summary], str]] = {
     "price": price,
     "concepts": concepts,
     "overall": overall,
+    "share": share,
 }
 
 
