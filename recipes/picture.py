@@ -11,51 +11,35 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("svg")
-from matplotlib import pyplot
+from matplotlib import rc_context
+from matplotlib.figure import Figure
 
 from gift.files import write_text
-from gift.metrics.concept import mean
+from gift.report.grid_views import mean_curve
 from gift.report.palette import looks
 from gift.report.results import BLOCK, RECORDS, read_summary
 
 PAGE = Path("README.md")
 PICTURE = Path("docs") / "images" / "results.svg"
-MARKERS = {
-    "star": "*",
-    "square": "s",
-    "circle": "o",
-    "diamond": "D",
-    "triangle-up": "^",
-    "triangle-down": "v",
-    "cross": "P",
-    "x": "X",
-}
-LINES = {"solid": "-", "dash": "--", "dot": ":", "longdash": (0, (8, 3)), "dashdot": "-."}
+MARKERS = {"star": "*", "square": "s", "diamond": "D", "triangle-down": "v"}
+LINES = {"solid": "-", "dot": ":"}
+"""The palette's names of these methods' looks, as matplotlib calls them."""
 TITLES = {"esd": "erased (ESD)", "esd+imma": "IMMA after ESD", "esd+pgu": "PGU after ESD", "esd+gift": "GIFT after ESD"}
 """The methods that are drawn, where the records have them, and what each is called."""
-Curve = Mapping[int, float]
+Curve = list[tuple[int, float]]
 
 
 def grids_of(page: Path) -> list[str]:
     """The folders of the page's table `overall`."""
-    return next(found["grid"] for found in BLOCK.finditer(page.read_text(encoding="utf-8")) if found["kind"] == "overall").split(
-        "+"
-    )
+    tables = BLOCK.finditer(page.read_text(encoding="utf-8"))
+    grids: str = next(found["grid"] for found in tables if found["kind"] == "overall")
+    return grids.split("+")
 
 
 def curves_of(rows: Sequence[Mapping[str, Any]], method: str, attack: str) -> list[Curve]:
     """The recovery curves of a method's cells that count."""
     mine = [row for row in rows if (row["method"], row["attack"], row["status"]) == (method, attack, "ok")]
-    return [{int(step): float(score) for step, score in row["curve"]} for row in mine]
-
-
-def mean_of(curves: Sequence[Curve]) -> list[tuple[int, float]]:
-    """The mean at each step that all curves have."""
-    steps = sorted(set.intersection(*(set(curve) for curve in curves))) if curves else []
-    return [(step, mean([curve[step] for curve in curves])) for step in steps]
+    return [[(int(step), float(score)) for step, score in row["curve"]] for row in mine]
 
 
 def draw(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -64,17 +48,20 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> str:
     methods = [method for method in TITLES if any(curves_of(rows, method, attack) for attack in attacks)]
     last = {method: method.split("+")[-1] for method in methods}
     style = {"svg.hashsalt": "gift", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10}
-    with pyplot.rc_context(style):
-        figure, panels = pyplot.subplots(1, len(attacks), figsize=(3.1 * len(attacks), 3.2), sharey=True, squeeze=False)
+    with rc_context(style):
+        figure = Figure(figsize=(3.1 * len(attacks), 3.2))
+        panels = figure.subplots(1, len(attacks), sharey=True, squeeze=False)
         for panel, attack in zip(panels[0], attacks, strict=True):
             for method, look in looks(methods, last).items():
                 curves = curves_of(rows, method, attack)
                 if not curves:
                     continue
                 for curve in curves:
-                    panel.plot(*zip(*sorted(curve.items()), strict=True), color=look.colour, linewidth=0.8, alpha=0.3)
+                    panel.plot(*zip(*curve, strict=True), color=look.colour, linewidth=0.8, alpha=0.3)
+                points = mean_curve(curves)
                 panel.plot(
-                    *zip(*mean_of(curves), strict=True),
+                    [point.step for point in points],
+                    [point.mean for point in points],
                     color=look.colour,
                     linewidth=2.2,
                     linestyle=LINES[look.dash],
@@ -90,7 +77,6 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> str:
         figure.tight_layout(rect=(0, 0.08, 1, 1))
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None, "Title": "Recovery curves"})
-        pyplot.close(figure)
     return text.getvalue()
 
 

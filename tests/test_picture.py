@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from gift.report.grid_views import mean_curve
 from gift.report.results import RECORDS, read_summary
 from recipes import picture
 
@@ -21,7 +22,8 @@ def cell(method: str, status: str = "ok", **scores: float) -> dict[str, Any]:
 
 def test_a_mean_is_over_the_cells_that_count_at_the_steps_that_all_have() -> None:
     rows = [cell("esd", at0=0.0, at10=0.5, at20=1.0), cell("esd", at0=0.5, at10=1.0), cell("esd", "collapsed", at0=1.0, at10=1.0)]
-    assert picture.mean_of(picture.curves_of(rows, "esd", "full")) == [(0, 0.25), (10, 0.75)]
+    points = mean_curve(picture.curves_of(rows, "esd", "full"))
+    assert [(point.step, point.mean) for point in points] == [(0, 0.25), (10, 0.75)]
 
 
 def test_methods_without_cells_that_count_are_left_out() -> None:

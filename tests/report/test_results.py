@@ -145,6 +145,10 @@ def test_the_limit_of_a_concept_is_that_of_the_attack_that_teaches_the_twins_mos
     reached = sum(r["relearning_reduction"] for r in mine) / len(mine)
     ends = [int(n) for n in re.findall(r"(-?\d+)\s%", beside.replace("\N{MINUS SIGN}", "-"))]
     assert ends[0] == pytest.approx(100 * reached, abs=0.51)
+    times = re.search(r"; (-?[\d.]+) times", beside.replace("\N{MINUS SIGN}", "-"))
+    assert (times is not None) is (ends[1] > 0)
+    if times:
+        assert float(times[1]) == pytest.approx(reached / (1 - 0.25 * last / sum(spans)), abs=0.051)
 
 
 def test_the_command_checks_and_writes(

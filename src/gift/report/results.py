@@ -68,19 +68,22 @@ def _by_attack(summary: Summary, show: Callable[[dict[str, Any]], str]) -> list[
     return [[plain(m), *(cell(found.get((m, attack))) for attack in attacks)] for m in _names(summary, "method")]
 
 
+def _limits(summary: Summary, show: Callable[[dict[str, float]], str]) -> list[list[str]]:
+    """The row of twins that never saw the concepts, a column an attack; none where they were not measured."""
+    least = limits(summary)
+    return [[LIMIT, *(show(least[a]) if a in least else "–" for a in _names(summary, "attack"))]] if least else []
+
+
 def resistance(summary: Summary) -> str:
     """For each method and attack the relearning reduction with its interval and the last score; last what twins learn."""
-    attacks = _names(summary, "attack")
 
     def show(group: dict[str, Any]) -> str:
         return f"{_with_interval(group['means']['relearning_reduction'], percent)}; {number(_mean(group, 'score_after'))}"
 
-    rows = _by_attack(summary, show)
-    least = limits(summary)
-    if least:
-        known = [f"{percent(least[a]['reduction'])}; {number(least[a]['score_after'])}" if a in least else "–" for a in attacks]
-        rows.append([LIMIT, *known])
-    return table(["method", *map(plain, attacks)], rows)
+    def twins(found: dict[str, float]) -> str:
+        return f"{percent(found['reduction'])}; {number(found['score_after'])}"
+
+    return table(["method", *map(plain, _names(summary, "attack"))], [*_by_attack(summary, show), *_limits(summary, twins)])
 
 
 def recovery(summary: Summary) -> str:
@@ -122,11 +125,9 @@ def overall(summary: Summary) -> str:
     """For each method the mean relearning reduction under every attack and what it costs, in one table; last what twins learn."""
     rows = _by_attack(summary, lambda group: percent(_mean(group, "relearning_reduction")))
     rows = [[*row, *_prices(summary, method)] for row, method in zip(rows, _names(summary, "method"), strict=True)]
-    least, attacks = limits(summary), _names(summary, "attack")
-    if least:
-        known = [percent(least[attack]["reduction"]) if attack in least else "–" for attack in attacks]
-        rows.append([LIMIT, *known, *["–"] * len(PRICES)])
-    return table(["method", *map(plain, attacks), *PRICES], rows)
+    twins = _limits(summary, lambda found: percent(found["reduction"]))
+    rows += [[*row, *["–"] * len(PRICES)] for row in twins]
+    return table(["method", *map(plain, _names(summary, "attack")), *PRICES], rows)
 
 
 def concepts(summary: Summary) -> str:
