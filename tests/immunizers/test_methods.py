@@ -16,7 +16,7 @@ from gift.immunizers import Ascent, Attacker, Esd, Gift, Imma, Immunizer, Joint,
 from gift.immunizers.base import Method, Task
 from gift.immunizers.gift import GiftRun
 from gift.immunizers.imma import ADAPTER, ImmaRun
-from gift.immunizers.safe import SafeBatches, SafeOptions
+from gift.immunizers.safe import SafeBatches, SafeLoss, SafeOptions
 from gift.immunizers.terms import Bound, bounded
 from gift.models.lora import switch_lora
 from gift.models.sd import StableDiffusion
@@ -135,16 +135,17 @@ def test_some_safe_pictures_stand_without_their_prompt(task: Task, share: float)
 
 
 def test_varied_copies_come_last_and_are_held_to_the_originals_outputs(random_model: StableDiffusion, task: Task) -> None:
-    draw = SafeBatches.of(SafeOptions(empty_share=0, varied_share=0.25), task, 4)
+    loss = SafeLoss(SafeOptions(empty_share=0, varied_share=0.25), task, 4)
+    draw = loss.draw
     assert draw.varied is not None
     generator = step_generator(0, 0)
     latents, cond = draw(generator)
     noised = random_model.noised(latents, generator)
     assert all(any(torch.equal(row, own) for own in task.safe.latents) for row in latents[:6])
     assert all(any(torch.equal(row, own) for own in draw.varied.latents) for row in latents[6:])
-    targets = draw.targets(steps=1, batches=lambda index: 1)
-    assert targets is not None
-    [target] = targets
+    loss.aim(steps=1, batches=lambda index: 1)
+    assert loss.targets is not None
+    [target] = loss.targets
     with torch.no_grad():
         outputs = random_model.predict(noised.latents, noised.timesteps, cond)
     torch.testing.assert_close(target, outputs[6:])

@@ -12,9 +12,10 @@ import torch
 from pydantic import Field, model_validator
 
 from gift.immunizers.base import Immunizer, Method, Task
-from gift.immunizers.safe import SafeBatches, SafeOptions
+from gift.immunizers.concept_loss import ConceptLoss, ConceptTerms
+from gift.immunizers.safe import SafeLoss, SafeOptions
 from gift.immunizers.simulated import Attacker, SimulatedAttack
-from gift.immunizers.terms import Bound, Distance, Noise, bounded, project_away, sparing, total_norm, watch_layers
+from gift.immunizers.terms import project_away, sparing, total_norm
 from gift.training.loop import Logs
 from gift.training.updates import OptimiserName, Rate, Updater, scheduled
 
@@ -27,7 +28,7 @@ PLAIN: dict[str, Any] = {
 """Options of the plain method, as a configuration says them."""
 
 
-class Gift(SafeOptions, Immunizer):
+class Gift(SafeOptions, ConceptTerms, Immunizer):
     """K times theta -= a_P grad L(theta; D_s); then theta -= a_I G(grad[beta R(theta; D_h) - gamma b(L(theta; D_h))])."""
 
     name: ClassVar[str] = "gift"
@@ -45,13 +46,6 @@ class Gift(SafeOptions, Immunizer):
         default=0.0, ge=0, le=1, description="share of the rounds, the last ones, in which both rates fall to zero (choice)"
     )
     immunize_optimiser: OptimiserName = Field(default="adamw", description="turns the immunizing gradient into a step (choice)")
-    noise_weight: float = Field(default=0.0, ge=0, description="beta, weight of representation noising (choice)")
-    ascent_weight: float = Field(default=1.0, ge=0, description="gamma, weight of loss maximisation (choice)")
-    bound: Bound = Field(default="log", description="b: identity, log(1+L) as RepNoise, or a hinge (choice)")
-    ceiling: float = Field(default=2.0, gt=0, description="where the hinge is flat, in units of the loss (choice)")
-    layers: str = Field(default="attention", description="layers whose representations are noised (choice)")
-    distance: Distance = Field(default="mse", description="distance to noise: mse, or mmd as RepNoise (choice)")
-    noise: Noise = Field(default="standard", description="standard normal, or matched to the layer's running moments (choice)")
     project: bool = Field(default=True, description="G: take out the component that would raise the safe loss (choice)")
     project_on: Direction = Field(
         default="gradient",
@@ -106,11 +100,11 @@ class GiftRun(Method):
     def __init__(self, how: Gift, task: Task) -> None:
         self.how = how
         task = how.with_varied_concept(task)
-        self.safe_batch = SafeBatches.of(how, task, how.batch_size)
+        self.safe_loss = SafeLoss(how, task, how.batch_size)
         self.attack = SimulatedAttack(how.attacker, task)  # before the weights are chosen: it renames those that it wraps
         super().__init__(task, how.train)
-        self.layers = watch_layers(task.model, how.layers, how.noise, how.distance) if how.noise_weight else None
-        self.targets = self.safe_batch.targets(
+        self.concept_loss = ConceptLoss(how, task, how.batch_size)
+        self.safe_loss.aim(
             steps=how.total_steps,
             batches=lambda index: how.safe_steps if index < how.steps else 1,
             everywhere=how.safe_target == "reference",
@@ -136,7 +130,7 @@ class GiftRun(Method):
             parameter.grad = None
         updater = self.updaters["immunize"]
         with self.attack(self.weights, generator):
-            loss, objective = self.objective(generator)
+            loss, objective = self.concept_loss(generator)
             updater.gradients(objective)
         if self.watches_safe:
             self.change_gradients(held)
@@ -151,8 +145,7 @@ class GiftRun(Method):
             generator: of the draws.
             factor: on the learning rate.
         """
-        latents, cond = self.safe_batch(generator)
-        loss = self.task.model.mean_loss(latents, cond, generator, self.targets[batch] if self.targets is not None else None)
+        loss = self.safe_loss(batch, generator)
         self.updaters["safe"].descend(loss, factor)
         return loss.item()
 
@@ -162,18 +155,6 @@ class GiftRun(Method):
             return [p.grad for p in self.weights.values()]
         means = self.updaters["safe"].optimiser.state
         return [means[p].get("exp_avg") for p in self.weights.values()]
-
-    def objective(self, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """L(theta; D_h), and beta R - gamma b(L): both from one forward."""
-        how = self.how
-        latents, cond = self.task.concept.batch(how.batch_size, generator)
-        if self.layers is None:
-            loss = self.task.model.mean_loss(latents, cond, generator)
-            return loss.detach(), -how.ascent_weight * bounded(loss, how.bound, how.ceiling)
-        with self.layers.watching():
-            loss = self.task.model.mean_loss(latents, cond, generator)
-        noising = self.layers.distance_to_noise(generator)
-        return loss.detach(), how.noise_weight * noising - how.ascent_weight * bounded(loss, how.bound, how.ceiling)
 
     @torch.no_grad()
     def change_gradients(self, safe: list[torch.Tensor | None]) -> None:
@@ -189,10 +170,9 @@ class GiftRun(Method):
                 gradient.mul_(factor)
 
     def extra_state(self) -> dict[str, Any]:
-        """The layers' running moments."""
-        return {"moments": self.layers.moments} if self.layers else {}
+        """The concept loss's."""
+        return self.concept_loss.state()
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
-        """Takes them up."""
-        if self.layers:
-            self.layers.moments = state["moments"]
+        """Takes it up."""
+        self.concept_loss.load_state(state)

@@ -8,13 +8,13 @@ import torch
 from pydantic import Field
 
 from gift.immunizers.base import Immunizer, Method, Task
-from gift.immunizers.safe import SafeBatches, SafeOptions
-from gift.immunizers.terms import Bound, Distance, Noise, bounded, watch_layers
+from gift.immunizers.concept_loss import ConceptLoss, ConceptTerms
+from gift.immunizers.safe import SafeLoss, SafeOptions
 from gift.training.loop import Logs
 from gift.training.updates import Rate, Updater
 
 
-class Joint(SafeOptions, Immunizer):
+class Joint(SafeOptions, ConceptTerms, Immunizer):
     """theta <- theta - lr grad[L(theta; D_s) + beta R(theta; D_h) - gamma b(L(theta; D_h))], one optimiser."""
 
     name: ClassVar[str] = "joint"
@@ -23,13 +23,7 @@ class Joint(SafeOptions, Immunizer):
 
     steps: int = Field(default=150, ge=0, description="steps (choice: as GIFT's rounds)")
     rate: Rate = Field(default=5e-4, description="learning rate (choice: as GIFT's safe rate)")
-    noise_weight: float = Field(default=0.0, ge=0, description="beta (choice)")
-    ascent_weight: float = Field(default=0.2, ge=0, description="gamma (choice)")
-    bound: Bound = Field(default="log", description="b (choice)")
-    ceiling: float = Field(default=2.0, gt=0, description="where the hinge is flat (choice)")
-    layers: str = Field(default="attention", description="layers whose representations are noised (choice)")
-    distance: Distance = Field(default="mse", description="distance to noise (choice)")
-    noise: Noise = Field(default="standard", description="kind of noise (choice)")
+    ascent_weight: float = Field(default=0.2, ge=0, description="gamma, weight of loss maximisation (choice)")
     train: str = Field(default="all", description="weights that move")
 
     def begin(self, task: Task) -> Method:
@@ -43,34 +37,22 @@ class JointRun(Method):
     def __init__(self, how: Joint, task: Task) -> None:
         task = how.with_varied_concept(task)
         super().__init__(task, how.train)
-        self.how = how
-        self.safe_batch = SafeBatches.of(how, task, how.batch_size)
-        self.targets = self.safe_batch.targets(steps=how.steps, batches=lambda index: 1)
+        self.safe_loss = SafeLoss(how, task, how.batch_size)
+        self.safe_loss.aim(steps=how.steps, batches=lambda index: 1)
+        self.concept_loss = ConceptLoss(how, task, how.batch_size)
         self.updaters["joint"] = Updater(self.weights.values(), rate=how.rate, accelerator=task.accelerator)
-        self.layers = watch_layers(task.model, how.layers, how.noise, how.distance) if how.noise_weight else None
 
     def step(self, index: int, generator: torch.Generator) -> Logs:
         """One step down the joint loss."""
-        how, model = self.how, self.task.model
-        target = None if self.targets is None else self.targets[index]
-        safe = model.mean_loss(*self.safe_batch(generator), generator, target)
-        batch = self.task.concept.batch(how.batch_size, generator)
-        noising: torch.Tensor | float = 0.0
-        if self.layers:
-            with self.layers.watching():
-                concept = model.mean_loss(*batch, generator)
-            noising = self.layers.distance_to_noise(generator)
-        else:
-            concept = model.mean_loss(*batch, generator)
-        total = safe + how.noise_weight * noising - how.ascent_weight * bounded(concept, how.bound, how.ceiling)
-        self.updaters["joint"].descend(total)
-        return {"safe": safe.item(), "concept": concept.item()}
+        safe = self.safe_loss(index, generator)
+        loss, objective = self.concept_loss(generator)
+        self.updaters["joint"].descend(safe + objective)
+        return {"safe": safe.item(), "concept": loss.item()}
 
     def extra_state(self) -> dict[str, Any]:
-        """The layers' running moments."""
-        return {"moments": self.layers.moments} if self.layers else {}
+        """The concept loss's."""
+        return self.concept_loss.state()
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
-        """Takes them up."""
-        if self.layers:
-            self.layers.moments = state["moments"]
+        """Takes it up."""
+        self.concept_loss.load_state(state)

@@ -53,7 +53,7 @@ class SafeBatches:
 
     A model's own pictures are few of those that it can be taught: away from them the upper level goes unchecked, and the weights
     learn harmless pictures badly afterwards. Varied copies cover more. They come last in a batch, and are compared with theta_0's
-    outputs (`targets`): trained on as they are, they would be drawn.
+    outputs (`SafeLoss`): trained on as they are, they would be drawn.
     """
 
     task: Task
@@ -89,18 +89,34 @@ class SafeBatches:
 
         return latents, {name: swapped(name, tensor) for name, tensor in cond.items()}
 
-    def targets(self, *, steps: int, batches: Callable[[int], int], everywhere: bool = False) -> list[torch.Tensor] | None:
-        """What `mean_loss` compares varied copies with, for all of a run; to be asked for while the model is still theta_0.
+
+class SafeLoss:
+    """L(theta; D_s) on batches of the safe set, some of whose rows are compared with theta_0's outputs instead (see `aim`).
+
+    Args:
+        how: how batches are drawn.
+        task: the model and D_s.
+        batch_size: the concept's.
+    """
+
+    def __init__(self, how: SafeOptions, task: Task, batch_size: int) -> None:
+        self.task = task
+        self.draw = SafeBatches.of(how, task, batch_size)
+        self.targets: list[torch.Tensor] | None = None
+
+    def aim(self, *, steps: int, batches: Callable[[int], int], everywhere: bool = False) -> None:
+        """Looks up what a run's batches are compared with; to be called while the model is still theta_0.
 
         Args:
             steps: of the run.
             batches: how many safe batches step `i` draws, before anything else.
             everywhere: theta_0's outputs for all rows, not for varied copies alone.
-
-        Returns:
-            For each batch, in the order of the steps, those of its last rows; None where the training target serves for all.
         """
-        if self.varied is None and not everywhere:
-            return None
-        first = 0 if everywhere else self.plain
-        return outputs_ahead(self.task.model, self, seed=self.task.seed, steps=steps, batches=batches, first=first)
+        if self.draw.varied is None and not everywhere:
+            return
+        first = 0 if everywhere else self.draw.plain
+        self.targets = outputs_ahead(self.task.model, self.draw, seed=self.task.seed, steps=steps, batches=batches, first=first)
+
+    def __call__(self, batch: int, generator: torch.Generator) -> torch.Tensor:
+        """The loss on the run's next batch, (); `batch` were drawn before it."""
+        return self.task.model.mean_loss(*self.draw(generator), generator, self.targets[batch] if self.targets else None)
