@@ -87,7 +87,7 @@ def test_the_order_of_things() -> None:
 
 
 @pytest.mark.parametrize("sign", SIGNALS)
-@pytest.mark.parametrize("stop", [1, 2, 4])
+@pytest.mark.parametrize("stop", [1, 2, 4, 5])  # 5 is the last: what the caller does next may be long
 def test_an_interrupted_run_goes_on_bit_for_bit(kept: Checkpoints, stop: int, sign: signal.Signals) -> None:
     whole = Walk()
     expected = run(whole, steps=5, seed=3)
@@ -111,8 +111,14 @@ def test_without_a_place_nothing_is_kept_and_that_is_said() -> None:
         run(Walk(), steps=5, seed=3, reporter=StopAt(2))
 
 
-def test_a_request_at_the_last_step_changes_nothing() -> None:
-    assert len(run(Walk(), steps=3, seed=3, reporter=StopAt(3))) == 3
+def test_a_request_while_the_last_step_is_looked_at_is_not_lost(kept: Checkpoints) -> None:
+    def look(done: int) -> None:
+        if done == 3:
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(Interrupted, match="stopped at step 3 of 3: checkpoint in"):
+        run(Walk(), steps=3, seed=3, checkpoints=kept, after=look)
+    assert len(run(Walk(), steps=3, seed=3, checkpoints=kept, after=look)) == 3
 
 
 def test_a_second_request_is_as_ever() -> None:

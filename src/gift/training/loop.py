@@ -113,12 +113,14 @@ def run(
                 reporter.step(done, history[-1])
                 if after:
                     after(done)
-                if anywhere(stopping()) and done < steps:
+                due = done == steps or (checkpoints is not None and done % checkpoints.every == 0)
+                if due:
                     save()
+                if anywhere(stopping()):  # after the last step, too: what comes next may be long
+                    if not due:
+                        save()
                     kept = f"checkpoint in {checkpoints.folder}; the same command goes on" if checkpoints else "nothing was kept"
                     raise Interrupted(f"{title} stopped at step {done} of {steps}: {kept}")
-                if checkpoints and (done % checkpoints.every == 0 or done == steps):
-                    save()
     finally:
         reporter.end()
     return history
