@@ -135,7 +135,7 @@ def test_some_safe_pictures_stand_without_their_prompt(task: Task, share: float)
 
 
 def test_varied_copies_come_last_and_are_held_to_the_originals_outputs(random_model: StableDiffusion, task: Task) -> None:
-    loss = SafeLoss(SafeOptions(empty_share=0, varied_share=0.25), task, 4)
+    loss = SafeLoss(SafeOptions(empty_share=0, varied_share=0.25), task, 4, steps=1, batches=lambda index: 1)
     draw = loss.draw
     assert draw.varied is not None
     generator = step_generator(0, 0)
@@ -143,7 +143,6 @@ def test_varied_copies_come_last_and_are_held_to_the_originals_outputs(random_mo
     noised = random_model.noised(latents, generator)
     assert all(any(torch.equal(row, own) for own in task.safe.latents) for row in latents[:6])
     assert all(any(torch.equal(row, own) for own in draw.varied.latents) for row in latents[6:])
-    loss.aim(steps=1, batches=lambda index: 1)
     assert loss.targets is not None
     [target] = loss.targets
     with torch.no_grad():

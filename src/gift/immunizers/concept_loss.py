@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -45,13 +46,12 @@ class ConceptLoss:
         """L(theta; D_h), without a gradient, and beta R - gamma b(L); both ()."""
         how, model = self.how, self.task.model
         batch = self.task.concept.batch(self.batch_size, generator)
-        if self.layers is None:
+        with self.layers.watching() if self.layers else nullcontext():
             loss = model.mean_loss(*batch, generator)
-            return loss.detach(), -how.ascent_weight * bounded(loss, how.bound, how.ceiling)
-        with self.layers.watching():
-            loss = model.mean_loss(*batch, generator)
-        noising = self.layers.distance_to_noise(generator)
-        return loss.detach(), how.noise_weight * noising - how.ascent_weight * bounded(loss, how.bound, how.ceiling)
+        objective = -how.ascent_weight * bounded(loss, how.bound, how.ceiling)
+        if self.layers:
+            objective = how.noise_weight * self.layers.distance_to_noise(generator) + objective
+        return loss.detach(), objective
 
     def state(self) -> dict[str, Any]:
         """The layers' running moments."""

@@ -100,11 +100,13 @@ class GiftRun(Method):
     def __init__(self, how: Gift, task: Task) -> None:
         self.how = how
         task = how.with_varied_concept(task)
-        self.safe_loss = SafeLoss(how, task, how.batch_size)
         self.attack = SimulatedAttack(how.attacker, task)  # before the weights are chosen: it renames those that it wraps
         super().__init__(task, how.train)
         self.concept_loss = ConceptLoss(how, task, how.batch_size)
-        self.safe_loss.aim(
+        self.safe_loss = SafeLoss(
+            how,
+            task,
+            how.batch_size,
             steps=how.total_steps,
             batches=lambda index: how.safe_steps if index < how.steps else 1,
             everywhere=how.safe_target == "reference",

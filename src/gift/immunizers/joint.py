@@ -37,8 +37,7 @@ class JointRun(Method):
     def __init__(self, how: Joint, task: Task) -> None:
         task = how.with_varied_concept(task)
         super().__init__(task, how.train)
-        self.safe_loss = SafeLoss(how, task, how.batch_size)
-        self.safe_loss.aim(steps=how.steps, batches=lambda index: 1)
+        self.safe_loss = SafeLoss(how, task, how.batch_size, steps=how.steps, batches=lambda index: 1)
         self.concept_loss = ConceptLoss(how, task, how.batch_size)
         self.updaters["joint"] = Updater(self.weights.values(), rate=how.rate, accelerator=task.accelerator)
 

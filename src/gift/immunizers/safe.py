@@ -91,32 +91,36 @@ class SafeBatches:
 
 
 class SafeLoss:
-    """L(theta; D_s) on batches of the safe set, some of whose rows are compared with theta_0's outputs instead (see `aim`).
+    """L(theta; D_s) on batches of the safe set, some of whose rows are compared with theta_0's outputs instead.
+
+    Those are computed here, for all of a run: the model has to be theta_0 still.
 
     Args:
         how: how batches are drawn.
         task: the model and D_s.
         batch_size: the concept's.
+        steps: of the run.
+        batches: how many safe batches step `i` draws, before anything else.
+        everywhere: compare all rows with theta_0's outputs, not varied copies alone.
     """
 
-    def __init__(self, how: SafeOptions, task: Task, batch_size: int) -> None:
-        self.task = task
+    def __init__(
+        self,
+        how: SafeOptions,
+        task: Task,
+        batch_size: int,
+        *,
+        steps: int,
+        batches: Callable[[int], int],
+        everywhere: bool = False,
+    ) -> None:
+        self.model = task.model
         self.draw = SafeBatches.of(how, task, batch_size)
         self.targets: list[torch.Tensor] | None = None
-
-    def aim(self, *, steps: int, batches: Callable[[int], int], everywhere: bool = False) -> None:
-        """Looks up what a run's batches are compared with; to be called while the model is still theta_0.
-
-        Args:
-            steps: of the run.
-            batches: how many safe batches step `i` draws, before anything else.
-            everywhere: theta_0's outputs for all rows, not for varied copies alone.
-        """
-        if self.draw.varied is None and not everywhere:
-            return
-        first = 0 if everywhere else self.draw.plain
-        self.targets = outputs_ahead(self.task.model, self.draw, seed=self.task.seed, steps=steps, batches=batches, first=first)
+        if self.draw.varied is not None or everywhere:
+            first = 0 if everywhere else self.draw.plain
+            self.targets = outputs_ahead(self.model, self.draw, seed=task.seed, steps=steps, batches=batches, first=first)
 
     def __call__(self, batch: int, generator: torch.Generator) -> torch.Tensor:
         """The loss on the run's next batch, (); `batch` were drawn before it."""
-        return self.task.model.mean_loss(*self.draw(generator), generator, self.targets[batch] if self.targets else None)
+        return self.model.mean_loss(*self.draw(generator), generator, self.targets[batch] if self.targets else None)
