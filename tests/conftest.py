@@ -164,9 +164,9 @@ def random_recogniser() -> Recogniser:
     return Recogniser(config).eval().requires_grad_(False)
 
 
-def art_pipeline() -> Any:
+def art_pipeline(seed: int = 0) -> Any:
     """A random-weight pipeline that has the styles' names in its vocabulary."""
-    pipeline = random_pipeline()
+    pipeline = random_pipeline(seed=seed)
     pipeline.tokenizer.add_tokens([f"{style}</w>" for style in load_art().trained_styles])
     pipeline.text_encoder.resize_token_embeddings(len(pipeline.tokenizer))
     return pipeline

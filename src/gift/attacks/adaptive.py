@@ -16,6 +16,19 @@ from gift.models.parameters import named_by
 from gift.training.updates import LARGEST_RATE
 
 
+def _fitting(base: DenoisingModel | None, model: DenoisingModel) -> DenoisingModel:
+    """The base, whose weights are those of the model under attack, tensor for tensor.
+
+    Raises:
+        GiftError: it is of another architecture.
+    """
+    assert base is not None  # `Attack.__call__` has refused
+    there, here = ({name: p.shape for name, p in each.denoiser.named_parameters()} for each in (base, model))
+    if there != here:
+        raise GiftError(f"{base.source} is of another architecture than {model.source}; give the base that it was made from")
+    return base
+
+
 class Reinit(Full):
     """Full fine-tuning after chosen layers have lost what the defence wrote into them, and all else."""
 
@@ -56,11 +69,8 @@ class TowardBase(Full):
         Raises:
             GiftError: the base is of another architecture.
         """
-        assert base is not None  # `__call__` has refused
-        there, here = dict(base.denoiser.named_parameters()), dict(work.denoiser.named_parameters())
-        if {name: p.shape for name, p in there.items()} != {name: p.shape for name, p in here.items()}:
-            raise GiftError(f"{base.source} is of another architecture than {work.source}; give the base that it was made from")
-        for name, parameter in here.items():
+        there = dict(_fitting(base, work).denoiser.named_parameters())
+        for name, parameter in work.denoiser.named_parameters():
             parameter.lerp_(there[name].to(parameter), self.way)
 
 
@@ -73,9 +83,12 @@ class Transplant(Lora):
     needs_base: ClassVar[bool] = True
 
     def start(self, model: DenoisingModel, base: DenoisingModel | None) -> DenoisingModel:
-        """A copy of the base."""
-        assert base is not None  # `__call__` has refused
-        return base.copy(text=self.trains_text)
+        """A copy of the base.
+
+        Raises:
+            GiftError: the base is of another architecture.
+        """
+        return _fitting(base, model).copy(text=self.trains_text)
 
     @torch.no_grad()
     def shown(self, model: DenoisingModel, work: DenoisingModel, weights: dict[str, nn.Parameter]) -> DenoisingModel:

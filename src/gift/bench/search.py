@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from gift.attacks import Attack
 from gift.bench.space import SearchConfig, Space, quiet
 from gift.bench.trial import Scored, Watch
-from gift.errors import GiftError, NonFiniteError
+from gift.errors import GiftError, NonFiniteError, OtherSettings
 from gift.metrics.concept import mean
 from gift.metrics.recovery import area
 from gift.settings import make_attack
@@ -34,6 +34,7 @@ def search(
     database: Path,
     *,
     seed: int,
+    of: str = "",
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Looks for the attack with the largest area under its recovery curve.
@@ -47,6 +48,7 @@ def search(
         attempt: runs one attack.
         database: the study's SQLite file; a study in it goes on.
         seed: of the proposals.
+        of: what is attacked and with what pictures, in a word; a study of another goes on no further.
         reporter: told of each trial.
 
     Returns:
@@ -54,11 +56,12 @@ def search(
         highest last score of any whole trial; trials: all of them; steps, seconds, peak_mb: what the search cost the attacker.
 
     Raises:
-        GiftError: the file is of another search, or can't be used.
+        OtherSettings: the file is of another search.
+        GiftError: the file can't be used.
         Interrupted: stopped on request; the trial's checkpoint was written.
     """
     space = Space(config, first)
-    study = _open(config, first, database, seed)
+    study = _open(config, first, database, seed, of)
     while (number := len(_settled(study))) < config.trials:
         trial = _next(study, space, number, seed)
         how = make_attack(trial.user_attrs["attack"], trial.user_attrs["arguments"])
@@ -81,7 +84,7 @@ def search(
     }
 
 
-def _open(config: SearchConfig, first: Attack, database: Path, seed: int) -> optuna.Study:
+def _open(config: SearchConfig, first: Attack, database: Path, seed: int, of: str) -> optuna.Study:
     quiet()
     pruners: dict[str, Callable[[], BasePruner]] = {
         "median": lambda: MedianPruner(n_startup_trials=FRESH),
@@ -89,7 +92,7 @@ def _open(config: SearchConfig, first: Attack, database: Path, seed: int) -> opt
         "none": NopPruner,
     }
     ranges = config.model_dump_json(exclude={"trials", "methods"})
-    settings = f"{ranges} seed={seed} first={first!r}"
+    settings = f"{ranges} seed={seed} first={first!r} of={of}"
     try:
         database.parent.mkdir(parents=True, exist_ok=True)
         study = optuna.create_study(
@@ -106,7 +109,10 @@ def _open(config: SearchConfig, first: Attack, database: Path, seed: int) -> opt
         reason = " ".join(str(error).split())[:160]
         raise GiftError(f"{database} can't hold the search ({reason}); remove it or choose another --output") from error
     if kept not in {None, settings}:
-        raise GiftError(f"{database} is of a search with other settings; use the same or choose another --output")
+        raise OtherSettings(
+            f"{database} is of a search with other settings, or of other weights or pictures; use the same, choose another "
+            "--output, or begin afresh with --restart"
+        )
     return study
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gift.attacks import Attack
-from gift.bench.identity import run_settings
+from gift.bench.identity import digest, run_settings, weights_sketch
 from gift.bench.search import search
 from gift.bench.space import SearchConfig, without_harmless
 from gift.bench.trained import as_value
@@ -16,6 +16,8 @@ from gift.models import DenoisingModel
 from gift.training.checkpoint import Checkpoints
 from gift.training.precision import EXACT, Saving
 from gift.training.progress import Reporter
+
+STUDY = "study.db"
 
 
 def find_worst(
@@ -30,6 +32,7 @@ def find_worst(
     evaluation_pictures: int = 36,
     similarity: str | None = None,
     concept_images: Path | None = None,
+    harmless_images: Path | None = None,
     skip_bad_images: bool = False,
     seed: int = 0,
     reporter: Reporter | None = None,
@@ -42,12 +45,13 @@ def find_worst(
         concept: what the attacker wants back.
         first: the default attack, which is the first trial.
         config: ranges, trials, pruner.
-        folder: holds `study.db`, which goes on where it stopped, and checkpoints in `work/`.
+        folder: holds the study, `study.db`, which goes on where it stopped, and checkpoints in `work/`.
         base: a public model, for attacks that lean on one.
         pictures: how many bundled drawings the attacker has.
         evaluation_pictures: pictures a score.
         similarity: score by likeness to the attacker's pictures, with this embedder, rather than by the recogniser.
         concept_images: the attacker's own pictures instead of the drawings.
+        harmless_images: the attacker's own other pictures instead of other drawings.
         skip_bad_images: go on without pictures that can't be read, rather than stop.
         seed: of all draws, and of the search's proposals.
         reporter: told of progress.
@@ -67,13 +71,17 @@ def find_worst(
     cache = folder / "work" / "latents"
     data = bench.attack_set(pictures, concept_images, cache)
 
-    if bench.art is None:
+    harmless = None
+    if bench.art is None and harmless_images is None:
         config = without_harmless(config)
+    else:
+        harmless = bench.harmless_set(pictures, harmless_images, cache)
+    rest = {"concept": concept, "seed": seed, "pictures": data.identity, "evaluation pictures": evaluation_pictures}
+    rest |= saving.settings() | {"similarity": similarity, "harmless pictures": harmless.identity if harmless else None}
+    rest |= {"base": {"model": base.source, "weights": weights_sketch(base)}} if base else {}
+    of = digest(run_settings(model, [first], **rest))
 
     def attempt(number: int, how: Attack, watch: Watch) -> dict[str, Any]:
-        harmless = bench.harmless_set(pictures, None, cache) if how.needs_harmless else None
-        rest = {"concept": concept, "seed": seed, "pictures": data.identity, "evaluation pictures": evaluation_pictures}
-        rest |= saving.settings() | {"similarity": similarity}
         kept = Checkpoints(folder / "work" / f"trial-{number}", run_settings(model, [how], **rest))
         done = attack_and_score(
             model,
@@ -82,7 +90,7 @@ def find_worst(
             asks,
             scorer,
             seed=seed,
-            harmless=harmless,
+            harmless=harmless if how.needs_harmless else None,
             base=base,
             before=before,
             checkpoints=kept,
@@ -93,5 +101,5 @@ def find_worst(
         kept.clear()
         return as_value(how, done)
 
-    found = search(config, first, attempt, folder / "study.db", seed=seed, reporter=reporter)
+    found = search(config, first, attempt, folder / STUDY, seed=seed, of=of, reporter=reporter)
     return {"score_before": before.score, **found}

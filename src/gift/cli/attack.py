@@ -30,9 +30,11 @@ from gift.cli.common import (
     saving,
     write_config,
 )
+from gift.errors import GiftError
 
 if TYPE_CHECKING:
     from gift.api import Curve
+    from gift.attacks import Attack
     from gift.cli.configs import AttackConfig
 
 
@@ -46,6 +48,12 @@ def attack(
     steps: Annotated[int | None, typer.Option(help="Optimiser steps.", min=0)] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the attacked weights and the curve go.")] = Path("attacked"),
     concept_images: Annotated[Path | None, typer.Option(help="The attacker's pictures; else bundled drawings.")] = None,
+    harmless_images: Annotated[
+        Path | None, typer.Option(help="Other pictures, for attacks that hide the concept among them; else bundled drawings.")
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="A public model, named as the first, for attacks that lean on one (toward-base, transplant).")
+    ] = None,
     skip_bad_images: Annotated[bool | None, typer.Option("--skip-bad-images", help="Go on without unreadable pictures.")] = None,
     search: Annotated[
         int | None, typer.Option(metavar="N", help="Try N attacks, the given one first, and report the worst.", min=0)
@@ -78,6 +86,8 @@ def attack(
         "attack": attack,
         "steps": steps,
         "concept_images": concept_images,
+        "harmless_images": harmless_images,
+        "base": base,
         "seed": seed,
         "tracker": tracker,
     }
@@ -89,9 +99,9 @@ def attack(
     from gift.api import attack as run
     from gift.attacks import Lora
     from gift.bench.workbench import Workbench
+    from gift.bench.worst import STUDY
     from gift.cli.configs import AttackConfig
     from gift.cli.searching import search_attack
-    from gift.errors import GiftError
     from gift.models import load
     from gift.parallel import launched
     from gift.settings import make_attack, validated
@@ -106,26 +116,29 @@ def attack(
     if chosen.search and launched() > 1:
         raise GiftError("a search is for one process; leave --search out, or accelerate launch")
     how = make_attack(chosen.attack, {"steps": chosen.steps, **chosen.options})
-    if how.needs_base:
-        raise GiftError(f"attack '{how.name}' leans on a public base model, which gift.attack(..., base=...) and grids can give it")
+    check_needs(how, chosen)
     if chosen.kohya and not isinstance(how, Lora):
         raise GiftError(f"--kohya is for LoRA files, and attack '{how.name}' writes none; leave it out, or use --attack lora")
     chosen.saving.check()
     reporter = tracked(Live(), chosen.tracker, output, chosen.model_dump(mode="json"))
     with output_folder(output) as folder:
-        check_pictures(chosen.concept_images, skip_bad_images=chosen.skip_bad_images)
+        check_pictures(chosen.concept_images, chosen.harmless_images, skip_bad_images=chosen.skip_bad_images)
         opened = load(chosen.model, variant=chosen.variant, held_in=chosen.held_in)
+        public = load(chosen.base, held_in=chosen.held_in) if chosen.base else None
         bench = Workbench.of(opened, chosen.concept, chosen.seed, skip_bad_images=chosen.skip_bad_images)
         bench.judge(chosen.similarity, 2, chosen.concept_images)  # told before anything is written
         reporter.say(opened.describe())
         begin_afresh(restart, folder / "work", reporter.say)
+        if restart and chosen.search:
+            (folder / STUDY).unlink(missing_ok=True)
         write_config(folder, "attack", chosen.model_dump(mode="json"))
         if chosen.search:
-            search_attack(opened, chosen, folder, reporter)
+            search_attack(opened, public, chosen, folder, reporter)
             return
-        rest = chosen.model_dump(exclude={"saving", "tracker", "model", "variant", "held_in", "options", "search", "kohya"})
+        rest = chosen.model_dump(exclude={"saving", "tracker", "model", "variant", "held_in", "options", "search", "kohya", "base"})
         curve = run(
             opened,
+            base=public,
             **rest,
             cache=folder / "work" / "latents",
             work=folder / "work" / "steps",
@@ -142,6 +155,22 @@ def attack(
             print(f"note: {flag}")
         finish(reporter)
         reporter.say(f"weights in {folder / 'weights'} after {done.seconds:.0f} s; {done.matched} tensors trained")
+
+
+def check_needs(how: Attack, chosen: AttackConfig) -> None:
+    """Verifies that the attack has the base and the pictures that it needs, and, outside a search, no others.
+
+    Raises:
+        GiftError: one is missing, or would not be used.
+    """
+    if how.needs_base and chosen.base is None:
+        raise GiftError(f"attack '{how.name}' leans on a public base model; give it with --base, as --base tiny")
+    if chosen.base is not None and not (how.needs_base or chosen.search):
+        raise GiftError(f"attack '{how.name}' leans on no base model; leave --base out, or use --attack toward-base or transplant")
+    if chosen.harmless_images is not None and not (how.needs_harmless or chosen.search):
+        raise GiftError(
+            f"attack '{how.name}' uses no harmless pictures; leave --harmless-images out, or add --set harmless_steps=10"
+        )
 
 
 def write(folder: Path, chosen: AttackConfig, curve: Curve) -> list[str]:

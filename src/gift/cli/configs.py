@@ -67,6 +67,8 @@ class AttackConfig(_TrainingConfig):
     steps: int = Field(default=150, ge=0)
     search: int = Field(default=0, ge=0)
     concept_images: Path | None = None
+    harmless_images: Path | None = None
+    base: str | None = None
     pictures: int = Field(default=64, ge=1)
     evaluation_pictures: int = Field(default=36, ge=2)
     similarity: str | None = None

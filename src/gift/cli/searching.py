@@ -16,21 +16,30 @@ if TYPE_CHECKING:
     from gift.training.progress import Reporter
 
 
-def search_attack(opened: DenoisingModel, chosen: AttackConfig, folder: Path, reporter: Reporter) -> None:
-    """Searches for the worst attack; writes `search.json`, and `worst.yaml`, with which `gift attack` repeats the worst one."""
+def search_attack(
+    opened: DenoisingModel, base: DenoisingModel | None, chosen: AttackConfig, folder: Path, reporter: Reporter
+) -> None:
+    """Searches for the worst attack; writes `search.json`, and `worst.yaml`, with which `gift attack` repeats the worst one.
+
+    With a base, attacks that lean on one are among those tried.
+    """
+    from gift.attacks import ATTACKS
     from gift.bench.space import SearchConfig
     from gift.bench.worst import find_worst
     from gift.settings import make_attack
 
     first = make_attack(chosen.attack, {"steps": chosen.steps, **chosen.options})
-    known = {"model", "variant", "held_in", "concept", "attack", "steps", "options", "search", "kohya", "saving", "tracker"}
+    known = {"model", "variant", "held_in", "concept", "attack", "steps", "options", "search", "kohya", "saving", "tracker", "base"}
     kept = chosen.model_dump(exclude=known)
-    config, saving = SearchConfig(trials=chosen.search), chosen.saving
-    found = find_worst(opened, chosen.concept, first, config, folder, **kept, reporter=reporter, saving=saving)
+    config, saving = SearchConfig(trials=chosen.search, kinds=tuple(ATTACKS) if base else ()), chosen.saving
+    found = find_worst(opened, chosen.concept, first, config, folder, base=base, **kept, reporter=reporter, saving=saving)
     write_json(folder / "search.json", {"config": chosen.model_dump(mode="json"), **found})
     worst = found["worst"]
     options = {key: value for key, value in worst["arguments"].items() if key != "steps"}
+    how = make_attack(worst["attack"], options)
     again = {**chosen.model_dump(mode="json"), "attack": worst["attack"], "options": options, "search": 0}
+    again |= {} if how.needs_base else {"base": None}
+    again |= {} if how.needs_harmless else {"harmless_images": None}
     head = "# the worst attack that was found: gift attack --config worst.yaml\n"
     write_text(folder / "worst.yaml", head + yaml.safe_dump(again, sort_keys=False, allow_unicode=True))
     shutil.rmtree(folder / "work", ignore_errors=True)

@@ -1,0 +1,103 @@
+"""What `gift attack` takes beside a model and a concept: a public base, other pictures, and a search that is of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+from typer.testing import CliRunner
+
+from gift.attacks import ATTACKS
+from gift.cli.main import app
+from tests.conftest import art_pipeline
+
+FEW = {"pictures": 2, "evaluation_pictures": 2}
+STEPS = ["--steps", "1", "--set", "batch_size=2", "--config", "few.yaml"]
+
+
+@pytest.fixture
+def here(art_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with two models, a base of another architecture, and a folder of pictures."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").symlink_to(art_model, target_is_directory=True)
+    art_pipeline(seed=1).save_pretrained(tmp_path / "base")
+    other = art_pipeline(seed=1)
+    other.unet = type(other.unet)(**{**other.unet.config, "norm_num_groups": 2, "layers_per_block": 2})
+    other.save_pretrained(tmp_path / "other")
+    (tmp_path / "pictures").mkdir()
+    for i in range(3):
+        Image.effect_noise((20, 20), 10 + 40 * i).convert("RGB").save(tmp_path / "pictures" / f"{i}.png")
+    (tmp_path / "few.yaml").write_text(yaml.safe_dump(FEW))
+    return tmp_path
+
+
+def attack(*arguments: str, output: str = "out", concept: str = "ant", model: str = "model") -> tuple[int, str]:
+    done = CliRunner().invoke(app, ["attack", model, "--concept", concept, *STEPS, "--output", output, *arguments])
+    return done.exit_code, done.stderr
+
+
+@pytest.mark.parametrize("name", [name for name, kind in ATTACKS.items() if kind.needs_base])
+def test_attacks_that_lean_on_a_base_take_one(here: Path, name: str) -> None:
+    assert attack("--attack", name, "--base", "base")[0] == 0
+    losses = json.loads((here / "out" / "attack.json").read_text())["losses"]
+    assert attack("--attack", name, "--base", "model", output="itself")[0] == 0
+    assert losses != json.loads((here / "itself" / "attack.json").read_text())["losses"], "the base makes no difference"
+    config = yaml.safe_load((here / "out" / "config.yaml").read_text())
+    assert config["base"] == "base", "the written configuration repeats the run"
+    code, said = attack("--attack", name)
+    assert code == 2
+    assert "give it with --base" in said
+    code, said = attack("--attack", name, "--base", "other", output="fails")
+    assert code == 2
+    assert "is of another architecture" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--base", "base"], "attack 'lora' leans on no base model; leave --base out"),
+        (["--harmless-images", "pictures"], "uses no harmless pictures; leave --harmless-images out"),
+        (["--attack", "sequence", "--harmless-images", "nowhere"], "nowhere"),
+        (["--attack", "toward-base", "--base", "nowhere"], "no model 'nowhere'"),
+    ],
+)
+def test_what_would_not_be_used_or_is_not_there_is_told(here: Path, arguments: list[str], says: str) -> None:
+    code, said = attack(*arguments)
+    assert code == 2
+    assert says in said
+    assert not (here / "out" / "attack.json").exists()
+
+
+def test_harmless_pictures_of_the_users_own(here: Path) -> None:
+    how = ["--attack", "sequence", "--set", "harmless_steps=1"]
+    found = {}
+    for name, more in (("drawn", []), ("mine", ["--harmless-images", "pictures"])):
+        assert attack(*how, *more, output=name)[0] == 0
+        found[name] = json.loads((here / name / "attack.json").read_text())["losses"]
+    assert found["drawn"] != found["mine"]
+
+
+def test_a_search_with_a_base_tries_the_attacks_that_lean_on_one(here: Path) -> None:
+    assert attack("--search", str(len(ATTACKS)), "--base", "base", "--harmless-images", "pictures")[0] == 0
+    found = json.loads((here / "out" / "search.json").read_text())
+    assert {trial["attack"] for trial in found["trials"]} == set(ATTACKS)
+    again = yaml.safe_load((here / "out" / "worst.yaml").read_text())
+    assert (again["base"] is not None) is ATTACKS[again["attack"]].needs_base
+    done = CliRunner().invoke(app, ["attack", "--config", "out/worst.yaml", "--output", "again"])
+    assert done.exit_code == 0, done.output
+
+
+@pytest.mark.parametrize("changed", [{"model": "base"}, {"concept": "bee"}])
+def test_a_search_of_another_model_or_concept_does_not_go_on(here: Path, changed: dict[str, str]) -> None:
+    assert attack("--search", "1")[0] == 0
+    files = {path: path.read_bytes() for path in (here / "out").rglob("*") if path.is_file()}
+    code, said = attack("--search", "1", **changed)
+    assert code == 2
+    assert "is of a search with other settings, or of other weights or pictures" in said
+    assert {path: path.read_bytes() for path in files} == files
+    assert attack("--search", "1", "--restart", **changed)[0] == 0
+    found = json.loads((here / "out" / "search.json").read_text())
+    assert {key: found["config"][key] for key in changed} == changed
