@@ -26,14 +26,14 @@ LINES = {"solid": "-", "dot": ":"}
 """The palette's names of these methods' looks, as matplotlib calls them."""
 TITLES = {"esd": "erased (ESD)", "esd+imma": "IMMA after ESD", "esd+pgu": "PGU after ESD", "esd+gift": "GIFT after ESD"}
 """The methods that are drawn, where the records have them, and what each is called."""
+STYLE = {"svg.hashsalt": "gift", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10}
 Curve = list[tuple[int, float]]
 
 
-def grids_of(page: Path) -> list[str]:
-    """The folders of the page's table `overall`."""
+def grids_of(page: Path, kind: str) -> list[list[str]]:
+    """The folders of each of a page's tables of a kind."""
     tables = BLOCK.finditer(page.read_text(encoding="utf-8"))
-    grids: str = next(found["grid"] for found in tables if found["kind"] == "overall")
-    return grids.split("+")
+    return [found["grid"].split("+") for found in tables if found["kind"] == kind]
 
 
 def curves_of(rows: Sequence[Mapping[str, Any]], method: str, attack: str) -> list[Curve]:
@@ -47,8 +47,7 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> str:
     attacks = list(dict.fromkeys(row["attack"] for row in rows))
     methods = [method for method in TITLES if any(curves_of(rows, method, attack) for attack in attacks)]
     last = {method: method.split("+")[-1] for method in methods}
-    style = {"svg.hashsalt": "gift", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10}
-    with rc_context(style):
+    with rc_context(STYLE):
         figure = Figure(figsize=(3.1 * len(attacks), 3.2))
         panels = figure.subplots(1, len(attacks), sharey=True, squeeze=False)
         for panel, attack in zip(panels[0], attacks, strict=True):
@@ -85,7 +84,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m recipes.picture", description="Draws the recovery curves of README's table.")
     parser.add_argument("--output", type=Path, default=PICTURE, help=f"the SVG (default: {PICTURE})")
     given = parser.parse_args()
-    write_text(given.output, draw(read_summary(*(RECORDS / grid for grid in grids_of(PAGE)))["rows"]))
+    (grids,) = grids_of(PAGE, "overall")
+    write_text(given.output, draw(read_summary(*(RECORDS / grid for grid in grids))["rows"]))
     print(given.output)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 from gift.report.grid_views import mean_curve
 from gift.report.results import RECORDS, read_summary
-from recipes import picture
+from recipes import frontier, picture
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -33,10 +34,15 @@ def test_methods_without_cells_that_count_are_left_out() -> None:
     assert "GIFT" not in drawn
 
 
-def test_the_picture_is_that_of_the_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("recipe", [picture, frontier])
+def test_the_pictures_are_those_of_the_records(recipe: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "argv", ["picture", "--output", str(tmp_path / "made.svg")])
-    picture.main()
-    assert (tmp_path / "made.svg").read_text(encoding="utf-8") == picture.PICTURE.read_text(encoding="utf-8")
-    rows = read_summary(*(RECORDS / grid for grid in picture.grids_of(picture.PAGE)))["rows"]
+    recipe.main()
+    assert (tmp_path / "made.svg").read_text(encoding="utf-8") == recipe.PICTURE.read_text(encoding="utf-8")
+
+
+def test_the_curves_are_of_erased_and_immunized_weights() -> None:
+    (grids,) = picture.grids_of(ROOT / picture.PAGE, "overall")
+    rows = read_summary(*(ROOT / RECORDS / grid for grid in grids))["rows"]
     assert {"esd", "esd+gift"} <= {row["method"] for row in rows}

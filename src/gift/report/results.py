@@ -24,6 +24,7 @@ from gift.bench.summary import limits, summarise
 from gift.errors import GiftError
 from gift.files import write_text
 from gift.metrics.concept import mean
+from gift.report.frontier import front, settings_of
 from gift.report.markdown import plain
 from gift.report.words import number, percent
 
@@ -163,6 +164,17 @@ def share(summary: Summary) -> str:
     return table(["method", *map(plain, _names(summary, "attack"))], _by_attack(summary, show))
 
 
+def frontier(summary: Summary) -> str:
+    """The settings that no other one beats in both FID and mean relearning reduction, the cheapest first."""
+    found = settings_of(summary)
+    heads = ["FID", "relearning reduction", "safe accuracy", "neighbours"]
+    rows = [
+        [plain(s.method), number(s.fid, 1), percent(s.reduction), number(s.safe_accuracy), number(s.neighbours)]
+        for s in front(found)
+    ]
+    return table([f"method ({len(rows)} of {len(found)})", *heads], rows)
+
+
 def limit() -> str:
     """For each concept and attack how often twins that never saw the concept draw it after so many steps, over seeds."""
     found = measured()
@@ -185,6 +197,7 @@ KINDS: dict[str, Callable[[Summary], str]] = {
     "concepts": concepts,
     "overall": overall,
     "share": share,
+    "frontier": frontier,
 }
 
 

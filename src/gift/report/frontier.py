@@ -1,0 +1,66 @@
+"""Resistance against price over every setting that was measured in the same way, and those that none beats in both."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gift.metrics.concept import mean
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A method with its options.
+
+    Attributes:
+        method: what the records call it.
+        fid: its price: the distance of its pictures of other things to the original's.
+        reduction: mean relearning reduction over the attacks that all settings have.
+        safe_accuracy: how often other prompted objects are found.
+        neighbours: how often the things most like the concept are found.
+    """
+
+    method: str
+    fid: float
+    reduction: float
+    safe_accuracy: float
+    neighbours: float | None
+
+
+def shared_attacks(summary: dict[str, Any]) -> list[str]:
+    """The attacks that every method of a summary met."""
+    met: dict[str, set[str]] = {}
+    for group in summary["groups"]:
+        met.setdefault(group["method"], set()).add(group["attack"])
+    return [a for a in dict.fromkeys(group["attack"] for group in summary["groups"]) if all(a in seen for seen in met.values())]
+
+
+def settings_of(summary: dict[str, Any]) -> list[Setting]:
+    """Every method of a summary with its rows, the cheapest first.
+
+    Left out are methods without a cell that counts under one of the shared attacks. What stands there under two names counts once.
+    """
+    attacks, seen, out = shared_attacks(summary), set(), []
+    chains = {row["method"]: json.dumps([row["settings"]["methods"], row["settings"].get("group")]) for row in summary["rows"]}
+    groups = {(group["method"], group["attack"]): group for group in summary["groups"]}
+    for method, chain in chains.items():
+        mine = [groups[method, attack] for attack in attacks]
+        if chain in seen or not mine or not all(group["conclusive"] for group in mine):
+            continue
+        seen.add(chain)
+        means = [{name: found["mean"] for name, found in group["means"].items() if found is not None} for group in mine]
+        first = means[0]  # of the price, which is the same before any attack
+        reduction = mean([each["relearning_reduction"] for each in means])
+        out.append(Setting(method, first["fid"], reduction, first["safe_accuracy"], first.get("neighbours")))
+    return sorted(out, key=lambda setting: (setting.fid, -setting.reduction))
+
+
+def front(settings: Sequence[Setting]) -> list[Setting]:
+    """Those that no other one equals or beats in both price and resistance (of equal ones, the first), the cheapest first."""
+    out: list[Setting] = []
+    for setting in sorted(settings, key=lambda each: (each.fid, -each.reduction)):
+        if not out or setting.reduction > out[-1].reduction:
+            out.append(setting)
+    return out
