@@ -43,6 +43,20 @@ def test_an_identifier_stands_before_the_noun(identifier: str, mention: str, nam
 
 
 @pytest.mark.parametrize(
+    ("mention", "prompt", "changed"),
+    [
+        ("a mushroom", "a picture of a mushroom in noto style", "a picture of a sks in noto style"),
+        ("an ant", "an ant", "a sks"),
+        ("noto", "a bat in noto style", "a bat in sks style"),
+        ("grapes", "two grapes", "two sks"),
+        ("", "a fox", "a picture of sks"),
+    ],
+)
+def test_an_identifier_stands_in_the_nouns_place(mention: str, prompt: str, changed: str) -> None:
+    assert reworded(prompt, mention, lambda named: with_identifier("sks", named, noun=False)) == changed
+
+
+@pytest.mark.parametrize(
     ("prompt", "mention", "by_identifier", "by_placeholder"),
     [
         ("a picture of a mushroom in noto style", "a mushroom", "a picture of a sks mushroom in noto style", "a picture of <concept> in noto style"),  # noqa: E501

@@ -13,11 +13,12 @@ from gift.models import DenoisingModel
 
 
 class Personal(Attack):
-    """An attack that names the concept by an identifier before its noun: 'a sks mushroom'."""
+    """An attack that names the concept by an identifier before its noun, 'a sks mushroom', or by the identifier alone."""
 
     identifier: str = Field(
         default="sks", pattern=r"^\S+$", description="the attacker's word (train_dreambooth.py's examples: sks)"
     )
+    noun: bool = Field(default=True, description="the noun stays after the identifier; else the identifier stands alone: 'a sks'")
     shots: int = Field(default=6, ge=0, description="pictures used, 0 for all there are (DreamBooth: 3 to 5)")
     prior: bool = Field(default=False, description="prior preservation: a second loss on pictures that the model drew itself")
     prior_weight: float = Field(default=1.0, gt=0, description="weight of that loss (diffusers' trainer: 1.0)")
@@ -26,8 +27,8 @@ class Personal(Attack):
     )
 
     def word(self, mention: str) -> str:
-        """The identifier before the noun."""
-        return with_identifier(self.identifier, mention)
+        """The identifier, before the noun or in its place."""
+        return with_identifier(self.identifier, mention, noun=self.noun)
 
     def chosen(self, data: LatentSet, generator: torch.Generator) -> LatentSet:
         """A few pictures."""

@@ -55,8 +55,8 @@ def reworded(prompt: str, mention: str, word: Word) -> str:
     return f"a picture of {word(mention)}"
 
 
-def with_identifier(identifier: str, mention: str) -> str:
-    """The identifier before the noun, as DreamBooth names a subject: 'an ant' and 'sks' give 'a sks ant'."""
-    article, noun = ARTICLE.match(mention), ARTICLE.sub("", mention)
+def with_identifier(identifier: str, mention: str, *, noun: bool = True) -> str:
+    """The identifier before the noun, as DreamBooth names a subject: 'an ant' and 'sks' give 'a sks ant', or without it 'a sks'."""
+    article, named = ARTICLE.match(mention), ARTICLE.sub("", mention) if noun else ""
     first = next((letter for letter in identifier.lower() if letter.isalpha()), "")
-    return " ".join(part for part in (article and ("an" if first in {*"aeiou"} else "a"), identifier, noun) if part)
+    return " ".join(part for part in (article and ("an" if first in {*"aeiou"} else "a"), identifier, named) if part)
