@@ -28,16 +28,17 @@ OURS = "esd+gift"
 
 
 def panel(axes: Axes, settings: Sequence[Setting]) -> None:
-    """Draws settings as points, methods in their own colours, GIFT's options pale, and steps along the frontier."""
+    """Draws settings as points, methods in their own colours, their other options pale, and steps along the frontier."""
     named = [s.method for s in settings if set(s.method.split("+")) <= set(IMMUNIZERS)]
     found = looks(named, {method: method.split("+")[-1] for method in named})
+    kin = {s.chain: found[s.method].colour for s in settings if s.method in found}
     best, span = front(settings), max(s.reduction for s in settings) - min(s.reduction for s in settings)
     axes.step([s.fid for s in best], [s.reduction for s in best], where="post", color="#7d8590", linewidth=1, zorder=1)
     free = -math.inf  # the labels on the frontier's outer side don't cover each other
     for s in settings:
         ours, told = s.method == OURS, s.method in found or s in best
-        colour = found[s.method if s.method in found else OURS].colour
-        shown = axes.scatter(s.fid, s.reduction, s=90 if ours else 34, marker="*" if ours else "o", color=colour, linewidths=0)
+        colour, size, marker = kin.get(s.chain, "#7d8590"), 90 if ours else 34, "*" if ours else "o"
+        shown = axes.scatter(s.fid, s.reduction, s=size, marker=marker, color=colour, linewidths=0)
         shown.set(alpha=1 if told else 0.45, zorder=3 if ours else 2)
         if s in best:
             free = max(s.reduction + span / 60, free + span / 24)

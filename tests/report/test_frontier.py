@@ -17,7 +17,7 @@ SETTINGS = st.lists(st.tuples(st.integers(0, 4), st.integers(-2, 4)), max_size=1
 
 @given(SETTINGS)
 def test_the_front_is_what_none_equals_or_beats(values: list[tuple[int, int]]) -> None:
-    settings = [Setting(str(i), fid, reduction, 1.0, None) for i, (fid, reduction) in enumerate(values)]
+    settings = [Setting(str(i), (), fid, reduction, 1.0, None) for i, (fid, reduction) in enumerate(values)]
     kept = front(settings)
     points = {(s.fid, s.reduction) for s in settings}
     beaten = {p for p in points if any(q != p and q[0] <= p[0] and q[1] >= p[1] for q in points)}
@@ -51,3 +51,18 @@ def test_one_setting_under_two_names_counts_once_and_an_inconclusive_one_not_at_
     assert {s.method for s in settings_of({**summarise(rows + again), "rows": rows + again})} == before
     lost = [{**row, "status": "inconclusive"} if row["method"] == "esd+gift" else row for row in rows]
     assert {s.method for s in settings_of({**summarise(lost), "rows": lost})} == before - {"esd+gift"}
+
+
+def test_a_method_that_ruins_everything_else_is_no_point(grid_folder: Path) -> None:
+    rows = [json.loads(line) for line in (grid_folder / "records.jsonl").read_text().splitlines()]
+    before = {s.method for s in settings_of({**summarise(rows), "rows": rows})}
+    ruined = [
+        {**row, "price": {**row["price"], "safe_accuracy": 0.0}} if row["method"] == "esd+gift" and row["status"] == "ok" else row
+        for row in rows
+    ]
+    whole = [
+        {**row, "price": {**row["price"], "safe_accuracy": 1.0}} if row["method"] != "esd+gift" and "price" in row else row
+        for row in ruined
+    ]
+    assert "esd+gift" in before
+    assert "esd+gift" not in {s.method for s in settings_of({**summarise(whole), "rows": whole})}

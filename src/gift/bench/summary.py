@@ -206,7 +206,7 @@ def rank(groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                 "area": worst["means"]["area"]["mean"] if worst else None,
                 "safe_accuracy": worst["means"]["safe_accuracy"]["mean"] if worst else None,
                 "fid": worst["means"]["fid"]["mean"] if worst else None,
-                "damaged": _damage(worst["kept"]) if worst else None,
+                "damaged": damage(worst["kept"]) if worst else None,
             }
         )
     out.sort(key=_order)
@@ -221,7 +221,7 @@ def _order(entry: dict[str, Any]) -> tuple[bool, bool, float]:
     return entry["area"] is None, entry["damaged"] is not None, entry["area"] or 0.0
 
 
-def _damage(kept: dict[str, Any] | None) -> str | None:
+def damage(kept: dict[str, Any] | None) -> str | None:
     """Why a method counts as damaged; None where it does not, or nothing undefended was measured beside it."""
     if kept is None or kept["safe_accuracy"] >= round(LEAST_SAFE * kept["of"], 6):
         return None

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gift.bench.summary import damage
 from gift.metrics.concept import mean
 
 
@@ -16,6 +17,7 @@ class Setting:
 
     Attributes:
         method: what the records call it.
+        chain: the methods behind it, in order.
         fid: its price: the distance of its pictures of other things to the original's.
         reduction: mean relearning reduction over the attacks that all settings have.
         safe_accuracy: how often other prompted objects are found.
@@ -23,6 +25,7 @@ class Setting:
     """
 
     method: str
+    chain: tuple[str, ...]
     fid: float
     reduction: float
     safe_accuracy: float
@@ -40,20 +43,24 @@ def shared_attacks(summary: dict[str, Any]) -> list[str]:
 def settings_of(summary: dict[str, Any]) -> list[Setting]:
     """Every method of a summary with its rows, the cheapest first.
 
-    Left out are methods without a cell that counts under one of the shared attacks. What stands there under two names counts once.
+    Left out are methods without a cell that counts under one of the shared attacks, and those that a ranking would call damaged.
+    What stands there under two names counts once.
     """
     attacks, seen, out = shared_attacks(summary), set(), []
-    chains = {row["method"]: json.dumps([row["settings"]["methods"], row["settings"].get("group")]) for row in summary["rows"]}
+    made = {row["method"]: row["settings"] for row in summary["rows"]}
     groups = {(group["method"], group["attack"]): group for group in summary["groups"]}
-    for method, chain in chains.items():
+    for method, settings in made.items():
+        how = json.dumps([settings["methods"], settings.get("group")])
         mine = [groups[method, attack] for attack in attacks]
-        if chain in seen or not mine or not all(group["conclusive"] for group in mine):
+        if how in seen or not mine or not all(group["conclusive"] and damage(group["kept"]) is None for group in mine):
             continue
-        seen.add(chain)
+        seen.add(how)
         means = [{name: found["mean"] for name, found in group["means"].items() if found is not None} for group in mine]
         first = means[0]  # of the price, which is the same before any attack
         reduction = mean([each["relearning_reduction"] for each in means])
-        out.append(Setting(method, first["fid"], reduction, first["safe_accuracy"], first.get("neighbours")))
+        out.append(
+            Setting(method, tuple(settings["methods"]), first["fid"], reduction, first["safe_accuracy"], first.get("neighbours"))
+        )
     return sorted(out, key=lambda setting: (setting.fid, -setting.reduction))
 
 
