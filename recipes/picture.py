@@ -1,6 +1,6 @@
 """`python -m recipes.picture`: draws the recovery curves of grids' records, as README shows them.
 
-The grids are those of README's table `overall`, so that the picture and the table are of the same records.
+The grids are those of README's first table `overall`, so that the picture and the table are of the same records.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m recipes.picture", description="Draws the recovery curves of README's table.")
     parser.add_argument("--output", type=Path, default=PICTURE, help=f"the SVG (default: {PICTURE})")
     given = parser.parse_args()
-    (grids,) = grids_of(PAGE, "overall")
+    grids, *_ = grids_of(PAGE, "overall")
     write_text(given.output, draw(read_summary(*(RECORDS / grid for grid in grids))["rows"]))
     print(given.output)
 
