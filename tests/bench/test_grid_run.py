@@ -208,8 +208,12 @@ def test_two_processes_give_what_one_gives(make: Make, tmp_path: Path, whole: li
 def test_a_ray_cluster_of_two_workers_gives_what_one_process_gives(make: Make, tmp_path: Path, whole: list[dict[str, Any]]) -> None:
     pytest.importorskip("ray", reason="ray is not installed: pip install 'gift-diffusion[ray]'")
 
+    handler = signal.getsignal(signal.SIGTERM)
+
     def cluster() -> Workers:
-        return RayWorkers(tmp_path, "local", jobs=2)
+        workers = RayWorkers(tmp_path, "local", jobs=2)
+        assert signal.getsignal(signal.SIGTERM) is handler, "what stops a grid is not Ray's to change"
+        return workers
 
     outcome = run_grid(make(), tmp_path, cluster)
     assert outcome.tally.computed == len(make_plan(make()).pieces)

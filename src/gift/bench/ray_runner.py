@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
+import signal
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -68,6 +70,7 @@ class RayWorkers:
         self.folder, self.threads, self.prepare = folder.resolve(), threads, prepare
         variables = dict.fromkeys(THREADS, str(threads))
         here: dict[str, Any] = {"num_cpus": jobs or max(1, cores() // threads), "include_dashboard": False}
+        handler = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(
                 **(here if address == LOCAL else {"address": address}),
@@ -78,6 +81,9 @@ class RayWorkers:
         except Exception as error:  # Ray's errors on a missing cluster have no common ancestor
             reason = " ".join(str(error).split())[:160]
             raise GiftError(f"no Ray cluster at '{address}' ({reason}); give 'local', 'auto' or HOST:PORT") from error
+        finally:
+            if threading.current_thread() is threading.main_thread() and handler is not None:
+                signal.signal(signal.SIGTERM, handler)  # Ray's own would end this process before the pieces are stopped
         share = 1 if address == LOCAL else threads
         self.width = jobs or max(1, int(ray.cluster_resources().get("CPU", 1)) // share)
         self.task = ray.remote(num_cpus=share, max_retries=0)(_work)
