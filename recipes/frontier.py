@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,12 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from gift.files import write_text
 from gift.immunizers import IMMUNIZERS
 from gift.report.frontier import Setting, front, settings_of
 from gift.report.palette import looks
 from gift.report.results import RECORDS, read_summary
-from recipes.picture import STYLE, grids_of
+from recipes.picture import STYLE, command, grids_of, svg
 
 PAGE = Path("docs") / "results.md"
 PICTURE = Path("docs") / "images" / "frontier.svg"
@@ -68,9 +65,7 @@ def draw(panels: Mapping[str, Sequence[Setting]]) -> str:
             axes.set_title(title)
         places[0].set_ylabel("relearning reduction")
         figure.tight_layout()
-        text = io.StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None, "Title": "Resistance against price"})
-    return text.getvalue()
+        return svg(figure, "Resistance against price")
 
 
 def panels_of(page: Path, records: Path) -> dict[str, list[Setting]]:
@@ -85,11 +80,7 @@ def panels_of(page: Path, records: Path) -> dict[str, list[Setting]]:
 
 def main() -> None:
     """Draws it."""
-    parser = argparse.ArgumentParser(prog="python -m recipes.frontier", description="Draws resistance against price.")
-    parser.add_argument("--output", type=Path, default=PICTURE, help=f"the SVG (default: {PICTURE})")
-    given = parser.parse_args()
-    write_text(given.output, draw(panels_of(PAGE, RECORDS)))
-    print(given.output)
+    command("frontier", "Draws resistance against price.", PICTURE, lambda: draw(panels_of(PAGE, RECORDS)))
 
 
 if __name__ == "__main__":

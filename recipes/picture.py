@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,19 +74,33 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> str:
         labels = {label: line for panel in panels[0] for line, label in zip(*panel.get_legend_handles_labels(), strict=True)}
         figure.legend(labels.values(), labels.keys(), loc="lower center", ncols=len(methods), frameon=False)
         figure.tight_layout(rect=(0, 0.08, 1, 1))
-        text = io.StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None, "Title": "Recovery curves"})
+        return svg(figure, "Recovery curves")
+
+
+def svg(figure: Figure, title: str) -> str:
+    """The figure's SVG, the same each time it is drawn in `STYLE`."""
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None, "Title": title})
     return text.getvalue()
+
+
+def command(recipe: str, about: str, picture: Path, made: Callable[[], str]) -> None:
+    """The command line of a recipe that writes one picture."""
+    parser = argparse.ArgumentParser(prog=f"python -m recipes.{recipe}", description=about)
+    parser.add_argument("--output", type=Path, default=picture, help=f"the SVG (default: {picture})")
+    given = parser.parse_args()
+    write_text(given.output, made())
+    print(given.output)
 
 
 def main() -> None:
     """Draws it."""
-    parser = argparse.ArgumentParser(prog="python -m recipes.picture", description="Draws the recovery curves of README's table.")
-    parser.add_argument("--output", type=Path, default=PICTURE, help=f"the SVG (default: {PICTURE})")
-    given = parser.parse_args()
-    grids, *_ = grids_of(PAGE, "overall")
-    write_text(given.output, draw(read_summary(*(RECORDS / grid for grid in grids))["rows"]))
-    print(given.output)
+
+    def made() -> str:
+        grids, *_ = grids_of(PAGE, "overall")
+        return draw(read_summary(*(RECORDS / grid for grid in grids))["rows"])
+
+    command("picture", "Draws the recovery curves of README's table.", PICTURE, made)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from gift.data.art import load_art
@@ -162,6 +163,13 @@ def random_recogniser() -> Recogniser:
     art = load_art()
     config = RecogniserConfig(tuple(art.names), art.trained_styles, ("a",), widths=(4, 8), embedding=4)
     return Recogniser(config).eval().requires_grad_(False)
+
+
+def noise_pictures(folder: Path, count: int) -> None:
+    """Pictures of grey noise, each stronger than the one before, in a new folder."""
+    folder.mkdir()
+    for i in range(count):
+        Image.effect_noise((20, 20), 10 + 40 * i).convert("RGB").save(folder / f"{i}.png")
 
 
 def art_pipeline(seed: int = 0) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gift.bench.identity import run_settings, weights_sketch
+from gift.bench.identity import attack_settings, run_settings
 from gift.bench.losses import Losses, mean_losses, parts_of
 from gift.bench.trial import Trial, attack_and_score
 from gift.bench.workbench import Folders, Workbench, joined
@@ -190,10 +190,19 @@ def attack(
     asks = bench.asks(evaluation_pictures)
     kept = None
     if work:
-        rest = {"concept": concept, "seed": seed, "pictures": data.identity, "evaluation pictures": evaluation_pictures}
-        rest |= saving.settings() | {"similarity": similarity, "harmless pictures": harmless.identity if harmless else None}
-        rest |= {"base": {"model": base.source, "weights": weights_sketch(base)}} if base else {}
-        kept = Checkpoints(work, run_settings(model, [how], **rest))
+        settings = attack_settings(
+            model,
+            how,
+            data,
+            concept=concept,
+            seed=seed,
+            evaluation_pictures=evaluation_pictures,
+            saving=saving,
+            similarity=similarity,
+            harmless=harmless,
+            base=base,
+        )
+        kept = Checkpoints(work, settings)
     trial = attack_and_score(
         model,
         how,

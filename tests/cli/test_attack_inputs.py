@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from PIL import Image
 from typer.testing import CliRunner
 
 from gift.attacks import ATTACKS
 from gift.cli.main import app
-from tests.conftest import art_pipeline
+from tests.conftest import art_pipeline, noise_pictures
 
 FEW = {"pictures": 2, "evaluation_pictures": 2}
 STEPS = ["--steps", "1", "--set", "batch_size=2", "--config", "few.yaml"]
@@ -27,9 +26,7 @@ def here(art_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     other = art_pipeline(seed=1)
     other.unet = type(other.unet)(**{**other.unet.config, "norm_num_groups": 2, "layers_per_block": 2})
     other.save_pretrained(tmp_path / "other")
-    (tmp_path / "pictures").mkdir()
-    for i in range(3):
-        Image.effect_noise((20, 20), 10 + 40 * i).convert("RGB").save(tmp_path / "pictures" / f"{i}.png")
+    noise_pictures(tmp_path / "pictures", 3)
     (tmp_path / "few.yaml").write_text(yaml.safe_dump(FEW))
     return tmp_path
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
@@ -15,6 +14,7 @@ from gift.cli.main import app
 from gift.metrics.embedders import load_embedder
 from gift.metrics.likeness import LikenessScorer
 from gift.models.kohya import KOHYA_FILE
+from tests.conftest import noise_pictures
 from tests.models.families import ROWS, Row
 
 
@@ -22,9 +22,7 @@ from tests.models.families import ROWS, Row
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder with pictures of a concept."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "pictures").mkdir()
-    for i in range(3):
-        Image.effect_noise((20, 20), 10 + 40 * i).convert("RGB").save(tmp_path / "pictures" / f"{i}.png")
+    noise_pictures(tmp_path / "pictures", 3)
     return tmp_path
 
 

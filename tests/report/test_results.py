@@ -94,7 +94,10 @@ def test_every_table_has_a_row_a_method(tmp_path: Path, grid_folder: Path, kind:
     text = made(page)
     found = rows_of(text)
     methods = {json.loads(line)["method"] for line in (grid_folder / "records.jsonl").read_text().splitlines()}
-    assert methods <= found.keys() if kind != "frontier" else found.keys() & methods
+    if kind == "frontier":  # some of them, under a head that counts them and a rule
+        assert methods >= set(list(found)[2:]) > set()
+    else:
+        assert methods <= found.keys()
     assert len({len(cells) for cells in found.values()}) == 1
     page.write_text(text)
     assert made(page) == text

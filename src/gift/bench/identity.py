@@ -12,9 +12,10 @@ import torch
 
 from gift import __version__
 from gift.attacks import Attack
-from gift.data.latents import fingerprint
+from gift.data.latents import LatentSet, fingerprint
 from gift.immunizers import Immunizer
 from gift.models import DenoisingModel
+from gift.training.precision import Saving
 
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate")
 
@@ -74,6 +75,26 @@ def run_settings(model: DenoisingModel, how: Sequence[Attack | Immunizer], **mor
     """
     methods = [options_of(one) for one in how]
     return {"method": methods[0] if len(methods) == 1 else methods, "model": model.source, "weights": weights_sketch(model), **more}
+
+
+def attack_settings(
+    model: DenoisingModel,
+    how: Attack,
+    data: LatentSet,
+    *,
+    concept: str,
+    seed: int,
+    evaluation_pictures: int,
+    saving: Saving,
+    similarity: str | None,
+    harmless: LatentSet | None,
+    base: DenoisingModel | None,
+) -> dict[str, Any]:
+    """The same of an attack that is scored along the way; arguments as `gift.attack` has them, with the sets that came of them."""
+    rest = {"concept": concept, "seed": seed, "pictures": data.identity, "evaluation pictures": evaluation_pictures}
+    rest |= saving.settings() | {"similarity": similarity, "harmless pictures": harmless.identity if harmless else None}
+    rest |= {"base": {"model": base.source, "weights": weights_sketch(base)}} if base else {}
+    return run_settings(model, [how], **rest)
 
 
 def digest(value: object) -> str:

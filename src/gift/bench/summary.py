@@ -181,6 +181,12 @@ def _mean(values: Sequence[float | None], concepts: Sequence[str]) -> dict[str, 
     return {"mean": mean(kept), "interval": interval, "n": len(kept)}
 
 
+def mean_in(group: dict[str, Any], name: str) -> float | None:
+    """One of a group's `means`; None where no cell has it."""
+    found = group["means"][name]
+    return None if found is None else found["mean"]
+
+
 def rank(groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Methods from the most to the least resistant, those that are damaged after all that are not.
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gift.attacks import Attack
-from gift.bench.identity import digest, run_settings, weights_sketch
+from gift.bench.identity import attack_settings, digest
 from gift.bench.search import search
 from gift.bench.space import SearchConfig, without_harmless
 from gift.bench.trained import as_value
@@ -76,13 +77,21 @@ def find_worst(
         config = without_harmless(config)
     else:
         harmless = bench.harmless_set(pictures, harmless_images, cache)
-    rest = {"concept": concept, "seed": seed, "pictures": data.identity, "evaluation pictures": evaluation_pictures}
-    rest |= saving.settings() | {"similarity": similarity, "harmless pictures": harmless.identity if harmless else None}
-    rest |= {"base": {"model": base.source, "weights": weights_sketch(base)}} if base else {}
-    of = digest(run_settings(model, [first], **rest))
+    settings = partial(
+        attack_settings,
+        model,
+        data=data,
+        concept=concept,
+        seed=seed,
+        evaluation_pictures=evaluation_pictures,
+        saving=saving,
+        similarity=similarity,
+        harmless=harmless,
+        base=base,
+    )
 
     def attempt(number: int, how: Attack, watch: Watch) -> dict[str, Any]:
-        kept = Checkpoints(folder / "work" / f"trial-{number}", run_settings(model, [how], **rest))
+        kept = Checkpoints(folder / "work" / f"trial-{number}", settings(how))
         done = attack_and_score(
             model,
             how,
@@ -101,5 +110,5 @@ def find_worst(
         kept.clear()
         return as_value(how, done)
 
-    found = search(config, first, attempt, folder / STUDY, seed=seed, of=of, reporter=reporter)
+    found = search(config, first, attempt, folder / STUDY, seed=seed, of=digest(settings(first)), reporter=reporter)
     return {"score_before": before.score, **found}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gift.bench.summary import damage
+from gift.bench.summary import damage, mean_in
 from gift.metrics.concept import mean
 
 
@@ -55,12 +55,10 @@ def settings_of(summary: dict[str, Any]) -> list[Setting]:
         if how in seen or not mine or not all(group["conclusive"] and damage(group["kept"]) is None for group in mine):
             continue
         seen.add(how)
-        means = [{name: found["mean"] for name, found in group["means"].items() if found is not None} for group in mine]
-        first = means[0]  # of the price, which is the same before any attack
-        reduction = mean([each["relearning_reduction"] for each in means])
-        out.append(
-            Setting(method, tuple(settings["methods"]), first["fid"], reduction, first["safe_accuracy"], first.get("neighbours"))
-        )
+        reduction = mean([group["means"]["relearning_reduction"]["mean"] for group in mine])
+        price = mine[0]["means"]  # the same before any attack
+        fid, safe = price["fid"]["mean"], price["safe_accuracy"]["mean"]
+        out.append(Setting(method, tuple(settings["methods"]), fid, reduction, safe, mean_in(mine[0], "neighbours")))
     return sorted(out, key=lambda setting: (setting.fid, -setting.reduction))
 
 

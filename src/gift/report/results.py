@@ -20,7 +20,7 @@ from gift.bench.grid_record import NAME, REMEDY, WRITER
 from gift.bench.never import NAME as LIMIT
 from gift.bench.never import limit_of, measured
 from gift.bench.reading import parse, read_checked
-from gift.bench.summary import limits, summarise
+from gift.bench.summary import limits, mean_in, summarise
 from gift.errors import GiftError
 from gift.files import write_text
 from gift.metrics.concept import mean
@@ -32,11 +32,6 @@ PAGES = (Path("README.md"), Path("docs") / "results.md", Path("docs") / "tuning.
 RECORDS = Path("docs") / "results"
 BLOCK = re.compile(r"(<!-- table: (?P<kind>[\w-]+) (?P<grid>[\w.+-]+) -->\n)(?P<table>.*?)(<!-- end -->)", re.DOTALL)
 Summary = dict[str, Any]
-
-
-def _mean(group: dict[str, Any], name: str) -> float | None:
-    found = group["means"][name]
-    return None if found is None else found["mean"]
 
 
 def _with_interval(found: dict[str, Any] | None, show: Callable[[float | None], str]) -> str:
@@ -79,7 +74,7 @@ def resistance(summary: Summary) -> str:
     """For each method and attack the relearning reduction with its interval and the last score; last what twins learn."""
 
     def show(group: dict[str, Any]) -> str:
-        return f"{_with_interval(group['means']['relearning_reduction'], percent)}; {number(_mean(group, 'score_after'))}"
+        return f"{_with_interval(group['means']['relearning_reduction'], percent)}; {number(mean_in(group, 'score_after'))}"
 
     def twins(found: dict[str, float]) -> str:
         return f"{percent(found['reduction'])}; {number(found['score_after'])}"
@@ -106,12 +101,12 @@ def _prices(summary: Summary, method: str) -> list[str]:
     first = next((group for group in summary["groups"] if group["method"] == method and group["conclusive"]), None)
     if first is None:
         return ["–"] * len(PRICES)
-    shares = [share for where in PLACES if (share := _mean(first, f"adaptability {where}")) is not None]
+    shares = [share for where in PLACES if (share := mean_in(first, f"adaptability {where}")) is not None]
     return [
-        number(_mean(first, "score_before")),
+        number(mean_in(first, "score_before")),
         _with_interval(first["means"]["safe_accuracy"], number),
-        number(_mean(first, "fid"), 1),
-        number(_mean(first, "neighbours")),
+        number(mean_in(first, "fid"), 1),
+        number(mean_in(first, "neighbours")),
         percent(mean(shares)) if shares else "–",
         f"{first['costs']['defence']['seconds']:.0f} s",
     ]
@@ -124,7 +119,7 @@ def price(summary: Summary) -> str:
 
 def overall(summary: Summary) -> str:
     """For each method the mean relearning reduction under every attack and what it costs, in one table; last what twins learn."""
-    rows = _by_attack(summary, lambda group: percent(_mean(group, "relearning_reduction")))
+    rows = _by_attack(summary, lambda group: percent(mean_in(group, "relearning_reduction")))
     rows = [[*row, *_prices(summary, method)] for row, method in zip(rows, _names(summary, "method"), strict=True)]
     twins = _limits(summary, lambda found: percent(found["reduction"]))
     rows += [[*row, *["–"] * len(PRICES)] for row in twins]
@@ -167,12 +162,11 @@ def share(summary: Summary) -> str:
 def frontier(summary: Summary) -> str:
     """The settings that no other one beats in both FID and mean relearning reduction, the cheapest first."""
     found = settings_of(summary)
-    heads = ["FID", "relearning reduction", "safe accuracy", "neighbours"]
     rows = [
         [plain(s.method), number(s.fid, 1), percent(s.reduction), number(s.safe_accuracy), number(s.neighbours)]
         for s in front(found)
     ]
-    return table([f"method ({len(rows)} of {len(found)})", *heads], rows)
+    return table([f"method ({len(rows)} of {len(found)})", "FID", "relearning reduction", "safe accuracy", "neighbours"], rows)
 
 
 def limit() -> str:
