@@ -6,9 +6,21 @@ import threading
 import time
 
 import numpy as np
+import psutil
 import pytest
+import torch
 
 from gift.training.measure import Meter
+
+GPU_BEFORE = 48 << 20
+
+
+def with_gpu(monkeypatch: pytest.MonkeyPatch, peak: int) -> None:
+    """As on a machine with a GPU that holds `GPU_BEFORE` bytes, and `peak` bytes at most from here on."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: None)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: GPU_BEFORE)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: peak)
 
 
 def test_time_is_measured() -> None:
@@ -29,6 +41,20 @@ def test_a_peak_is_seen_and_not_handed_on() -> None:
         pass
     assert large.peak_mb > small.peak_mb + size / 2
     assert after.peak_mb < large.peak_mb - size / 2
+
+
+def test_a_block_on_a_gpu_is_told_by_what_it_takes_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_gpu(monkeypatch, GPU_BEFORE + (16 << 20))
+    with Meter() as meter:
+        pass
+    assert meter.peak_mb == 64
+
+
+def test_a_block_on_the_cpu_of_a_machine_with_a_gpu_is_told_by_resident_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_gpu(monkeypatch, GPU_BEFORE)
+    with Meter() as meter:
+        pass
+    assert meter.peak_mb == pytest.approx(psutil.Process().memory_info().rss / 2**20, rel=0.5)
 
 
 def test_the_watcher_ends_even_after_an_error() -> None:

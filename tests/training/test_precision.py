@@ -240,8 +240,8 @@ def test_compiled_forwards_give_the_same(random_model: StableDiffusion, concept_
     how = Gift(steps=2, batch_size=2, settle_steps=1, attacker=Attacker(steps=2, batch_size=2, rank=2))
     slow, out = (how(random_model, concept_set, safe_set, saving=saving) for saving in (Saving(), compiled))
     assert out.copy().denoiser._compiled_call_impl is None
-    for name, tensor in state_of(slow).items():
-        torch.testing.assert_close(state_of(out)[name], tensor, rtol=1e-2, atol=1e-3)
+    before, by_eager, by_compiled = (torch.cat([p.flatten() for p in m.denoiser.parameters()]) for m in (random_model, slow, out))
+    assert (by_compiled - by_eager).norm() < 0.1 * (by_eager - before).norm(), "Adam steps as far along rounding"
 
 
 def test_a_compiler_that_is_not_there_or_fails(random_model: StableDiffusion, concept_set: LatentSet) -> None:

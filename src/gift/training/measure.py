@@ -12,7 +12,8 @@ import torch
 
 
 class Meter:
-    """A `with` block's cost: `seconds`, and `peak_mb`, the process's highest resident memory inside it (or the GPU's).
+    """A `with` block's cost: `seconds`, and `peak_mb`, the highest memory inside it: the GPU's where the block takes any, else the
+    process's resident size.
 
     The resident size is sampled, because the kernel's own high-water mark never falls and would hand one run's peak to the next.
     """
@@ -23,6 +24,7 @@ class Meter:
         self._pause = pause
         self._stop = threading.Event()
         self._process = psutil.Process()
+        self._on_gpu_before = 0
 
     def _sample(self) -> None:
         self.peak_mb = max(self.peak_mb, self._process.memory_info().rss / 2**20)
@@ -35,6 +37,7 @@ class Meter:
         """Starts the clock."""
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
+            self._on_gpu_before = torch.cuda.memory_allocated()
         self._sample()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
@@ -47,5 +50,5 @@ class Meter:
         self._stop.set()
         self._thread.join()
         self._sample()
-        if torch.cuda.is_available():
+        if torch.cuda.is_available() and torch.cuda.max_memory_allocated() > self._on_gpu_before:
             self.peak_mb = torch.cuda.max_memory_allocated() / 2**20
