@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.connection import wait
+from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from types import FrameType
+from typing import TypeAlias
 
 import torch
 
@@ -20,6 +22,8 @@ from gift.bench.runner import Done, work
 from gift.errors import Interrupted
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+Turn: TypeAlias = "Synchronized[int]"
+"""How many workers have begun, for all of them to see."""
 
 
 def cores() -> int:
@@ -42,9 +46,20 @@ def threads_for_children(threads: int) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def begin(threads: int, prepare: Callable[[], None] | None) -> None:
+def take_gpu(turn: Turn | None) -> None:
+    """Where the machine has several GPUs, 'cuda' is from here on the one whose turn it is."""
+    if turn is None or (gpus := torch.cuda.device_count()) < 2:
+        return
+    with turn.get_lock():
+        number = turn.value
+        turn.value += 1
+    torch.cuda.set_device(number % gpus)
+
+
+def begin(threads: int, prepare: Callable[[], None] | None, turn: Turn | None = None) -> None:
     """Readies a worker: out of the terminal's reach, so that the parent alone says when to stop, and gone when the parent is."""
     os.setpgid(0, 0)
+    take_gpu(turn)
     for sign in (signal.SIGINT, signal.SIGTERM):
         signal.signal(sign, signal.SIG_IGN)
     torch.set_num_threads(threads)
@@ -84,7 +99,7 @@ def _work(folder: Path, piece: Piece) -> Done:
 
 
 class Processes:
-    """A pool of fresh processes on this machine.
+    """A pool of fresh processes on this machine; they take its GPUs in turn, and share them where there are fewer.
 
     Args:
         folder: the grid's folder.
@@ -97,7 +112,8 @@ class Processes:
         self.folder, self.width, self.others = folder, jobs, set(multiprocessing.active_children())
         self.threads = threads or max(1, cores() // jobs)
         context = multiprocessing.get_context("spawn")
-        self.pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=begin, initargs=(self.threads, prepare))
+        turn = context.Value("i", 0)
+        self.pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=begin, initargs=(self.threads, prepare, turn))
 
     def submit(self, piece: Piece) -> Future[Done]:
         """Begins a piece in a free process."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 import signal
 import threading
@@ -32,6 +33,17 @@ def check_address(address: str) -> None:
         raise GiftError(f"'{address}' is no address of a Ray cluster; give 'local', 'auto' or HOST:PORT")
 
 
+def gpu_share(gpus: float, width: int) -> float:
+    """What a piece asks of a GPU, so that `width` of them run at once on so many; nothing where there is none.
+
+    Ray hides every GPU from a task that asks for none.
+    """
+    if gpus < 1:
+        return 0.0
+    together = math.ceil(width / int(gpus))
+    return math.floor(10_000 / together) / 10_000  # Ray counts in ten-thousandths
+
+
 def _work(folder: Path, piece: Piece, threads: int, prepare: Callable[[], None] | None) -> Done:
     """`work` in a worker of the cluster."""
     torch.set_num_threads(threads)
@@ -41,7 +53,7 @@ def _work(folder: Path, piece: Piece, threads: int, prepare: Callable[[], None] 
 
 
 class RayWorkers:
-    """A connection to a cluster, or one that is started on this machine.
+    """A connection to a cluster, or one that is started on this machine. Where it has GPUs, the pieces share them.
 
     Args:
         folder: the grid's folder, on a file system that all machines share.
@@ -85,8 +97,9 @@ class RayWorkers:
             if threading.current_thread() is threading.main_thread() and handler is not None:
                 signal.signal(signal.SIGTERM, handler)  # Ray's own would end this process before the pieces are stopped
         share = 1 if address == LOCAL else threads
-        self.width = jobs or max(1, int(ray.cluster_resources().get("CPU", 1)) // share)
-        self.task = ray.remote(num_cpus=share, max_retries=0)(_work)
+        there = ray.cluster_resources()
+        self.width = jobs or max(1, int(there.get("CPU", 1)) // share)
+        self.task = ray.remote(num_cpus=share, num_gpus=gpu_share(there.get("GPU", 0), self.width), max_retries=0)(_work)
         self.running: list[Any] = []
 
     def submit(self, piece: Piece) -> Future[Done]:
