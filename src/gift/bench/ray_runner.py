@@ -36,7 +36,7 @@ def check_address(address: str) -> None:
 def gpu_share(gpus: float, width: int) -> float:
     """What a piece asks of a GPU, so that `width` of them run at once on so many; nothing where there is none.
 
-    Ray hides every GPU from a task that asks for none.
+    From a task that asks for none Ray hides every GPU, or, in later versions, none, so that all pieces would take the first.
     """
     if gpus < 1:
         return 0.0
