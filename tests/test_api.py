@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from diffusers import StableDiffusionPipeline
@@ -68,6 +69,14 @@ def test_losses_before_and_after_are_told_for_each_concept() -> None:
 def test_an_attack_is_about_one_concept() -> None:
     with pytest.raises(gift.GiftError, match="run it once for each"):
         gift.attack("tiny", ["mushroom", "owl"])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("unused", "says"), [({"base": "tiny"}, "leans on no base model"), ({"harmless_images": "mine"}, "uses no harmless pictures")]
+)
+def test_what_an_attack_would_not_use_is_told(unused: dict[str, Any], says: str) -> None:
+    with pytest.raises(gift.GiftError, match=says):
+        gift.attack("tiny", "mushroom", **unused)
 
 
 @pytest.mark.parametrize("name", ["load", "immunize", "attack", "ATTACKS", "IMMUNIZERS", "Curve", "GiftError"])

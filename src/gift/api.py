@@ -172,11 +172,13 @@ def attack(
         **options: hyperparameters of the attack.
 
     Raises:
-        GiftError: an unknown concept, attack or option; several concepts; or nothing can recognise the concept.
+        GiftError: an unknown concept, attack or option; several concepts; a base or harmless pictures that the attack does not use;
+            or nothing can recognise the concept.
     """
     if not isinstance(concept, str):
         raise GiftError(ONE_CONCEPT)
     how = make_attack(attack, {"steps": steps, **options})
+    how.refuse_unused(base=base is not None, harmless_images=harmless_images is not None)
     model = model if isinstance(model, DenoisingModel) else load(model)
     say = reporter.say if reporter else Silent().say
     bench = Workbench.of(model, concept, seed, say=say, skip_bad_images=skip_bad_images)

@@ -55,8 +55,8 @@ def test_attacks_that_lean_on_a_base_take_one(here: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--base", "base"], "attack 'lora' leans on no base model; leave --base out"),
-        (["--harmless-images", "pictures"], "uses no harmless pictures; leave --harmless-images out"),
+        (["--base", "base"], "attack 'lora' leans on no base model; leave it out"),
+        (["--harmless-images", "pictures"], "attack 'lora' uses no harmless pictures; leave them out"),
         (["--attack", "sequence", "--harmless-images", "nowhere"], "nowhere"),
         (["--attack", "toward-base", "--base", "nowhere"], "no model 'nowhere'"),
     ],

@@ -83,6 +83,17 @@ class Attack(BaseModel, ABC):
         """Whether a second data set is asked for."""
         return self.harmless_steps > 0 or self.share < 1
 
+    def refuse_unused(self, *, base: bool, harmless_images: bool) -> None:
+        """Verifies that what is given is of use to this attack.
+
+        Raises:
+            GiftError: a base model or harmless pictures are given, and would not be looked at.
+        """
+        if base and not self.needs_base:
+            raise GiftError(f"attack '{self.name}' leans on no base model; leave it out, or take attack toward-base or transplant")
+        if harmless_images and not self.needs_harmless:
+            raise GiftError(f"attack '{self.name}' uses no harmless pictures; leave them out, or give it harmless_steps=10")
+
     @property
     def heading(self) -> str:
         """The title, with the harmless steps where they are not the attack's own idea."""

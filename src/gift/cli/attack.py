@@ -165,12 +165,8 @@ def check_needs(how: Attack, chosen: AttackConfig) -> None:
     """
     if how.needs_base and chosen.base is None:
         raise GiftError(f"attack '{how.name}' leans on a public base model; give it with --base, as --base tiny")
-    if chosen.base is not None and not (how.needs_base or chosen.search):
-        raise GiftError(f"attack '{how.name}' leans on no base model; leave --base out, or use --attack toward-base or transplant")
-    if chosen.harmless_images is not None and not (how.needs_harmless or chosen.search):
-        raise GiftError(
-            f"attack '{how.name}' uses no harmless pictures; leave --harmless-images out, or add --set harmless_steps=10"
-        )
+    if not chosen.search:
+        how.refuse_unused(base=chosen.base is not None, harmless_images=chosen.harmless_images is not None)
 
 
 def write(folder: Path, chosen: AttackConfig, curve: Curve) -> list[str]:
