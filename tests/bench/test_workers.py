@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import time
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gift.bench import ray_runner
+from gift.bench import processes, ray_runner
 from gift.bench.pieces import Piece
 from gift.bench.processes import take_gpu
 from gift.bench.ray_runner import RayWorkers, gpu_share
@@ -31,6 +32,23 @@ def test_processes_take_the_gpus_in_turn(monkeypatch: pytest.MonkeyPatch, gpus: 
     assert seen == taken
     take_gpu(None)
     assert seen == taken, "the demo's second process stays where the first one is"
+
+
+def test_a_pools_processes_share_one_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(processes, "ProcessPoolExecutor", lambda jobs, **rest: given.update(rest))
+    processes.Processes(tmp_path, 2)
+    assert given["initializer"] is processes.begin
+    seen: list[int] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", seen.append)
+    monkeypatch.setattr(os, "setpgid", lambda *numbers: None)
+    monkeypatch.setattr(signal, "signal", lambda *handler: None)
+    monkeypatch.setattr(processes, "_follow", lambda: None)
+    monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
+    for _ in range(2):
+        processes.begin(*given["initargs"])
+    assert seen == [0, 1]
 
 
 @given(gpus=st.integers(1, 64), width=st.integers(1, 1024))

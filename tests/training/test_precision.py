@@ -240,8 +240,11 @@ def test_compiled_forwards_give_the_same(random_model: StableDiffusion, concept_
     how = Gift(steps=2, batch_size=2, settle_steps=1, attacker=Attacker(steps=2, batch_size=2, rank=2))
     slow, out = (how(random_model, concept_set, safe_set, saving=saving) for saving in (Saving(), compiled))
     assert out.copy().denoiser._compiled_call_impl is None
-    before, by_eager, by_compiled = (torch.cat([p.flatten() for p in m.denoiser.parameters()]) for m in (random_model, slow, out))
-    assert (by_compiled - by_eager).norm() < 0.1 * (by_eager - before).norm(), "Adam steps as far along rounding"
+    before, by_eager, by_compiled = (state_of(model) for model in (random_model, slow, out))
+    apart = {name: (by_compiled[name] - by_eager[name]).norm() for name in before}
+    way = {name: (by_eager[name] - before[name]).norm() for name in before}
+    assert all(apart[name] <= 0.5 * way[name] for name in before), "Adam steps as far along rounding, but not in most of a tensor"
+    assert sum(apart.values()) < 0.1 * sum(way.values())
 
 
 def test_a_compiler_that_is_not_there_or_fails(random_model: StableDiffusion, concept_set: LatentSet) -> None:

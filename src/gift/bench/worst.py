@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gift.attacks import Attack
-from gift.bench.identity import attack_settings, digest
+from gift.bench.identity import attack_settings, digest, options_of
 from gift.bench.search import search
 from gift.bench.space import SearchConfig, without_harmless
 from gift.bench.trained import as_value
@@ -77,10 +76,10 @@ def find_worst(
         config = without_harmless(config)
     else:
         harmless = bench.harmless_set(pictures, harmless_images, cache)
-    settings = partial(
-        attack_settings,
+    settings = attack_settings(
         model,
-        data=data,
+        first,
+        data,
         concept=concept,
         seed=seed,
         evaluation_pictures=evaluation_pictures,
@@ -91,7 +90,7 @@ def find_worst(
     )
 
     def attempt(number: int, how: Attack, watch: Watch) -> dict[str, Any]:
-        kept = Checkpoints(folder / "work" / f"trial-{number}", settings(how))
+        kept = Checkpoints(folder / "work" / f"trial-{number}", {**settings, "method": options_of(how)})
         done = attack_and_score(
             model,
             how,
@@ -110,5 +109,5 @@ def find_worst(
         kept.clear()
         return as_value(how, done)
 
-    found = search(config, first, attempt, folder / STUDY, seed=seed, of=digest(settings(first)), reporter=reporter)
+    found = search(config, first, attempt, folder / STUDY, seed=seed, of=digest(settings), reporter=reporter)
     return {"score_before": before.score, **found}
