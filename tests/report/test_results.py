@@ -88,6 +88,17 @@ def test_the_overall_table_puts_resistance_beside_its_price(tmp_path: Path, grid
         assert found[method][:attacks] == shares
 
 
+def test_the_means_of_the_seeds_and_how_far_apart_a_concept_is() -> None:
+    def row(seed: int, concept: str, reduction: float, status: str = "ok") -> dict[str, Any]:
+        return {"method": "m", "attack": "a", "seed": seed, "concept": concept, "relearning_reduction": reduction, "status": status}
+
+    rows = [row(0, "owl", 0.1), row(1, "owl", 0.4), row(0, "ant", 0.3), row(1, "ant", 0.2), row(0, "bee", 0.2), row(1, "bee", 0.9)]
+    group = {"method": "m", "attack": "a", "conclusive": True}
+    assert rows_of(results.seeds({"rows": rows, "groups": [group]}))["m"] == ["20 %, 50 %; 30, 70"]
+    rows[-1] = row(1, "bee", 0.9, "inconclusive")
+    assert rows_of(results.seeds({"rows": rows, "groups": [group]}))["m"] == ["20 %, 30 %; 10, 30"]
+
+
 @pytest.mark.parametrize("kind", results.KINDS)
 def test_every_table_has_a_row_a_method(tmp_path: Path, grid_folder: Path, kind: str) -> None:
     page = page_of(tmp_path, grid_folder, kind)

@@ -13,6 +13,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from gift.bench.config import PLACES
@@ -126,6 +127,23 @@ def overall(summary: Summary) -> str:
     return table(["method", *map(plain, _names(summary, "attack")), *PRICES], rows)
 
 
+def seeds(summary: Summary) -> str:
+    """For each method and attack the mean relearning reduction of each seed; then how many points the seeds of one concept are
+    apart, the median concept's and the most."""
+
+    def show(group: dict[str, Any]) -> str:
+        by: dict[str, dict[Any, list[float]]] = {"seed": {}, "concept": {}}
+        for row in summary["rows"]:
+            if (row["method"], row["attack"], row["status"]) == (group["method"], group["attack"], "ok"):
+                for what, found in by.items():
+                    found.setdefault(row[what], []).append(row["relearning_reduction"] or 0.0)
+        apart = [100 * (max(found) - min(found)) for found in by["concept"].values()]
+        means = [percent(mean(found)) for _, found in sorted(by["seed"].items())]
+        return f"{', '.join(means)}; {median(apart):.0f}, {max(apart):.0f}"
+
+    return table(["method", *map(plain, _names(summary, "attack"))], _by_attack(summary, show))
+
+
 def concepts(summary: Summary) -> str:
     """For each method and concept the relearning reduction under the attack that brings most back there; last that of twins."""
     counted = [row for row in summary["rows"] if row["status"] == "ok"]
@@ -189,6 +207,7 @@ KINDS: dict[str, Callable[[Summary], str]] = {
     "recovery": recovery,
     "price": price,
     "concepts": concepts,
+    "seeds": seeds,
     "overall": overall,
     "share": share,
     "frontier": frontier,
