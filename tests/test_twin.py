@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from gift.attacks import Lora
+from gift.attacks import Full, Lora
 from gift.bench import never
 from gift.data.art import load_art
 from gift.files import write_json
@@ -36,7 +37,8 @@ def test_the_limit_is_measured_once_for_every_concept_never_seen(
     write_json(tmp_path / "twin.json", {"never": ["mushroom", "ant"], "steps": 7})
     monkeypatch.setattr(twin, "FILE", tmp_path / "never.json")
     monkeypatch.setattr(never, "FILE", tmp_path / "never.json")
-    twin.measure_limit(tmp_path, ["lora:batch_size=1,rank=2"], [0], 1)
+    cases = twin.cases_of(tmp_path, ["lora:batch_size=1,rank=2"], [0], 1)
+    twin.measure_limit(tmp_path, cases)
     kept = (tmp_path / "never.json").read_bytes()
     found = json.loads(kept)
     assert [(entry["concept"], entry["twin_steps"]) for entry in found["curves"]] == [("mushroom", 7), ("ant", 7)]
@@ -46,5 +48,35 @@ def test_the_limit_is_measured_once_for_every_concept_never_seen(
     assert never.never_learned("ant", described, 1) == [tuple(point) for point in found["curves"][1]["curve"]]
     never.measured.cache_clear()
     monkeypatch.setattr(twin, "attack_and_score", None)  # what is there is not measured again
-    twin.measure_limit(tmp_path, ["lora:batch_size=1,rank=2"], [0], 1)
+    twin.measure_limit(tmp_path, cases)
     assert (tmp_path / "never.json").read_bytes() == kept
+
+
+def test_the_attacks_of_a_grid_s_records_are_measured_on_a_twin(
+    art_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(art_model, tmp_path / "model")
+    write_json(tmp_path / "twin.json", {"never": ["mushroom"], "steps": 7})
+    monkeypatch.setattr(twin, "FILE", tmp_path / "never.json")
+    monkeypatch.setattr(never, "FILE", tmp_path / "never.json")
+    listed = {"name": "lora", **Lora(steps=2, batch_size=1, rank=2).model_dump(mode="json")}
+    found = {"name": "full", **Full(steps=2, batch_size=1, harmless_steps=1, rate=1e-3).model_dump(mode="json")}
+    rows: list[dict[str, Any]] = [
+        {"concept": "mushroom", "seed": 1, "status": "ok", "settings": {"attack": listed}},
+        {"concept": "mushroom", "seed": 1, "status": "ok", "settings": {"attack": listed}},  # of another method: the same attack
+        {"concept": "mushroom", "seed": 2, "status": "ok", "settings": {"attack": listed}, "attack_found": found},
+        {"concept": "mushroom", "seed": 3, "status": "inconclusive", "settings": {"attack": listed}},
+        {"concept": "ant", "seed": 1, "status": "ok", "settings": {"attack": listed}},  # the twin knows it
+    ]
+    (tmp_path / "records.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    twin.measure_limit(tmp_path, twin.cases_in(tmp_path, [tmp_path]))
+    kept = json.loads((tmp_path / "never.json").read_text())["curves"]
+    assert [(entry["concept"], entry["attack"]["name"], entry["seed"]) for entry in kept] == [
+        ("mushroom", "lora", 1),
+        ("mushroom", "full", 2),
+    ]
+    never.measured.cache_clear()
+    least = never.limit_of({**rows[2], "curve": [[0, 0.0], [2, 0.5]], "control_curve": [[0, 0.5], [2, 1.0]]})
+    assert least is not None
+    assert least["score_after"] == kept[1]["curve"][-1][1], "the limit of what the search found, not of the attack that was listed"
+    never.measured.cache_clear()

@@ -90,11 +90,13 @@ def limit(
     attack: Annotated[list[str] | None, typer.Option(help="An attack, as lora or full:rate=1e-3; may be repeated.")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="May be repeated; 0, 1 and 2 by default.")] = None,
     steps: int = 150,
+    records: Annotated[list[Path] | None, typer.Option(help="The attacks of a grid's records instead; may be repeated.")] = None,
 ) -> None:
     """Measure how fast attacks teach a twin what it never saw, for `never_learned.json`."""
-    from .twin import measure_limit
+    from .twin import cases_in, cases_of, measure_limit
 
-    measure_limit(twin, attack or ["lora", "full"], seed or [0, 1, 2], steps)
+    listed = cases_of(twin, attack or ["lora", "full"], seed or [0, 1, 2], steps)
+    measure_limit(twin, cases_in(twin, records) if records else listed)
 
 
 @app.command()

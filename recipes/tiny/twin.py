@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from gift.attacks import Attack
 from gift.bench.identity import options_of
-from gift.bench.never import FILE
+from gift.bench.never import FILE, attack_of
 from gift.bench.trial import attack_and_score
 from gift.bench.workbench import Workbench
 from gift.files import write_json
@@ -25,6 +27,7 @@ from gift.settings import make_attack, parse_options
 from .denoiser import make, train
 
 CHECKPOINT = "denoiser.pt"
+PICTURES = 48  # of the attacker's, as a grid's
 
 
 def train_twin(output: Path, never: Sequence[str], steps: int, compiled: bool = False) -> None:
@@ -49,10 +52,17 @@ def train_twin(output: Path, never: Sequence[str], steps: int, compiled: bool = 
     print(f"twin without {', '.join(never)}: {state['step']} steps, in {output / 'model'}")
 
 
-def measure_limit(twin: Path, attacks: Sequence[str], seeds: Sequence[int], steps: int) -> None:
-    """Attacks a twin with each concept that it never saw, and adds the curves to the package's `never_learned.json`.
+@dataclass(frozen=True)
+class Case:
+    """One attack with a concept that the twin never saw, and its seed."""
 
-    What is there already for the same twin is not measured again, so the command can be interrupted.
+    concept: str
+    attack: Attack
+    seed: int
+
+
+def cases_of(twin: Path, attacks: Sequence[str], seeds: Sequence[int], steps: int) -> list[Case]:
+    """Each attack with each seed on each concept that a twin never saw.
 
     Args:
         twin: what `train_twin` wrote.
@@ -60,7 +70,46 @@ def measure_limit(twin: Path, attacks: Sequence[str], seeds: Sequence[int], step
         seeds: of the attacks.
         steps: of the attacks.
     """
-    about = json.loads((twin / "twin.json").read_text())
+    made = []
+    for name in attacks:
+        kind, _, options = name.partition(":")
+        made.append(make_attack(kind, {"steps": steps, **parse_options(options.split(",") if options else [])}))
+    return [Case(concept, how, seed) for concept in _about(twin)["never"] for seed in seeds for how in made]
+
+
+def cases_in(twin: Path, records: Sequence[Path]) -> list[Case]:
+    """The attacks of grids' records, those that their searches found among them, on the concepts that a twin never saw.
+
+    Args:
+        twin: what `train_twin` wrote.
+        records: folders of grids.
+    """
+    never, found = _about(twin)["never"], {}
+    for folder in records:
+        for line in (folder / "records.jsonl").read_text().splitlines():
+            row = json.loads(line)
+            if row["status"] == "ok" and row["concept"] in never:
+                options = {name: value for name, value in attack_of(row).items() if name != "name"}
+                case = Case(row["concept"], make_attack(attack_of(row)["name"], options), row["seed"])
+                found[repr(case)] = case
+    return list(found.values())
+
+
+def _about(twin: Path) -> dict[str, Any]:
+    about: dict[str, Any] = json.loads((twin / "twin.json").read_text())
+    return about
+
+
+def measure_limit(twin: Path, cases: Sequence[Case]) -> None:
+    """Attacks a twin with what it never saw, and adds the curves to the package's `never_learned.json`.
+
+    What is there already for the same twin is not measured again, so the command can be interrupted.
+
+    Args:
+        twin: what `train_twin` wrote.
+        cases: the attacks.
+    """
+    about = _about(twin)
     kept: dict[str, Any] = json.loads(FILE.read_text()) if FILE.exists() else {"twins": [], "curves": []}
     model = load(twin / "model")
     bench = Workbench.of(model, about["never"], 0)
@@ -69,17 +118,19 @@ def measure_limit(twin: Path, attacks: Sequence[str], seeds: Sequence[int], step
     assert bench.art is not None
     about["safe_accuracy"] = round(mean(prompted(bench.recogniser, bench.art, images, asks)[0]), 4)
     kept["twins"] = [other for other in kept["twins"] if other["never"] != about["never"]] + [about]
-    for concept in about["never"]:
-        for seed in seeds:
-            for name in attacks:
-                kind, _, options = name.partition(":")
-                how = make_attack(kind, {"steps": steps, **parse_options(options.split(",") if options else [])})
-                described = options_of(how)
-                entry: dict[str, Any] = {"concept": concept, "attack": described, "seed": seed, "twin_steps": about["steps"]}
-                if any(entry.items() <= other.items() for other in kept["curves"]):
-                    continue
-                of = Workbench.of(model, concept, seed)
-                trial = attack_and_score(model, how, of.attack_set(48), of.asks(36), of.scorer, seed=seed)
-                kept["curves"].append({**entry, "curve": [[step, round(score, 4)] for step, score in trial.curve]})
-                write_json(FILE, kept)
-                print(f"{concept}, {name}, seed {seed}: {trial.curve}", flush=True)
+    for case in cases:
+        entry: dict[str, Any] = {
+            "concept": case.concept,
+            "attack": options_of(case.attack),
+            "seed": case.seed,
+            "twin_steps": about["steps"],
+        }
+        if any(entry.items() <= other.items() for other in kept["curves"]):
+            continue
+        of = Workbench.of(model, case.concept, case.seed)
+        harmless = of.harmless_set(PICTURES) if case.attack.needs_harmless else None
+        data = of.attack_set(PICTURES)
+        trial = attack_and_score(model, case.attack, data, of.asks(36), of.scorer, seed=case.seed, harmless=harmless)
+        kept["curves"].append({**entry, "curve": [[step, round(score, 4)] for step, score in trial.curve]})
+        write_json(FILE, kept)
+        print(f"{case.concept}, {case.attack!r}, seed {case.seed}: {trial.curve}", flush=True)

@@ -69,3 +69,18 @@ def test_the_limit_stands_in_the_summary_and_the_table(kept: Any) -> None:
     assert "never learned" in list(table(summary).columns[0].cells)
     sentence = next(text for text in limit_sentences(summary) if text.startswith(f"Under {row['attack']}, models that never saw"))
     assert f"{row['method']} {group['limit']['share']:.0%}" in sentence
+
+
+def test_searched_attacks_have_limits_of_their_own_and_none_in_common(kept: Any) -> None:
+    rows = [row for row in every_cell() if row["status"] == "ok" and row["attack"] in {"lora", "worst"}]
+    searched = [row for row in rows if row["attack"] == "worst"]
+    assert len({row["method"] for row in searched}) > 1
+    row = searched[0]
+    curve = [(int(step), score / 2) for step, score in row["control_curve"]]
+    kept([{"concept": row["concept"], "attack": row["attack_found"], "seed": 0, "curve": curve}])
+    several = summarise(rows)
+    group = next(g for g in several["groups"] if (g["method"], g["attack"]) == (row["method"], "worst"))
+    assert group["limit"]["area"] == pytest.approx(area(curve), abs=1e-5)
+    assert "worst" not in limits(several), "each method's worst attack is another"
+    alone = summarise([r for r in rows if r["attack"] == "lora" or r["method"] == row["method"]])
+    assert limits(alone)["worst"] == group["limit"]

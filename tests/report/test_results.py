@@ -115,7 +115,7 @@ def test_every_table_has_a_row_a_method(tmp_path: Path, grid_folder: Path, kind:
 
 
 def test_the_limit_is_the_mean_of_the_twins(tmp_path: Path, grid_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    attack = {"name": "full", "steps": 50, "rate": 1e-3}
+    attack = {"name": "full", "steps": 50, "rate": 1e-3, "schedule": "cosine", "harmless_steps": 7, "warmup": 0}
     curves = [{"concept": "owl", "attack": attack, "curve": [[0, 0.0], [50, last]]} for last in (0.5, 0.75)]
     (tmp_path / "never.json").write_text(json.dumps({"twins": [], "curves": curves}))
     monkeypatch.setattr(never, "FILE", tmp_path / "never.json")
@@ -125,7 +125,7 @@ def test_the_limit_is_the_mean_of_the_twins(tmp_path: Path, grid_folder: Path, m
     assert found == {
         "concept, attack": ["seeds", "step 0", "step 50"],
         "---": ["---:"] * 3,
-        "owl, full, 0.001": ["2", "0.00", "0.62"],
+        "owl, full, 0.001, harmless steps 7, schedule cosine": ["2", "0.00", "0.62"],
     }
 
 

@@ -51,6 +51,12 @@ def never_learned(concept: str, attack: Mapping[str, Any], horizon: int) -> Curv
     return [(step, mean([curve[step] for curve in curves])) for step in steps if step <= horizon]
 
 
+def attack_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The attack of a grid's record: the one listed, or the one that the search found."""
+    found: dict[str, Any] = row.get("attack_found") or row["settings"]["attack"]
+    return found
+
+
 def limit_of(row: Mapping[str, Any]) -> dict[str, float] | None:
     """The limit beside a grid's record.
 
@@ -58,8 +64,8 @@ def limit_of(row: Mapping[str, Any]) -> dict[str, float] | None:
         area and score_after of the twins, and reduction: how much less they learn than the control relearns, which a defence can't
         be expected to exceed without damage; None where they were not measured.
     """
-    curve = never_learned(row["concept"], row["settings"]["attack"], row["curve"][-1][0])
-    if curve is None or "attack_found" in row:
+    curve = never_learned(row["concept"], attack_of(row), row["curve"][-1][0])
+    if curve is None:
         return None
     least, control = area(curve), area([(int(step), score) for step, score in row["control_curve"]])
     return {"area": least, "score_after": curve[-1][1], "reduction": 1 - least / control if control else 0.0}

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gift.bench.config import PLACES
+from gift.bench.grid import WORST
 from gift.bench.never import limit_of
 from gift.metrics.concept import mean
 from gift.metrics.intervals import bootstrap
@@ -156,8 +157,14 @@ def _limit(rows: Sequence[Row]) -> dict[str, float] | None:
 
 
 def limits(summary: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """By attack what twins learn that never saw the concepts, of the group in which most cells have that beside them."""
+    """By attack what twins learn that never saw the concepts, of the group in which most cells have that beside them.
+
+    Where each of several methods has a worst attack of its own, as a search finds, there is no one limit and so none is told.
+    """
     found = [group for group in summary["groups"] if group["conclusive"] and group["limit"]]
+    searched = [group["attack"] for group in summary["groups"] if group["conclusive"] and group["attack"] == WORST]
+    if len(searched) > 1:
+        found = [group for group in found if group["attack"] != WORST]
     found.sort(key=lambda group: group["limit"]["cells"])
     return {group["attack"]: group["limit"] for group in found}
 

@@ -28,6 +28,7 @@ from gift.metrics.concept import mean
 from gift.report.frontier import front, settings_of
 from gift.report.markdown import plain
 from gift.report.words import number, percent
+from gift.settings import make_attack
 
 PAGES = (Path("README.md"), Path("docs") / "results.md", Path("docs") / "tuning.md")
 RECORDS = Path("docs") / "results"
@@ -195,10 +196,12 @@ def limit() -> str:
     steps = sorted({step for curves in found.values() for curve in curves for step in curve})
     rows = []
     for (concept, attack, options), curves in found.items():
-        rate = f", {json.loads(options)['rate']:g}" if "rate" in json.loads(options) else ""
+        given, usual = json.loads(options), make_attack(attack, {}).model_dump(mode="json")
+        unusual = [f"{name.replace('_', ' ')} {given[name]}" for name in given if name != "rate" and given[name] != usual[name]]
+        told = ", ".join([plain(attack), *([f"{given['rate']:.3g}"] if "rate" in given else []), *map(plain, unusual)])
         means = [[curve[step] for curve in curves if step in curve] for step in steps]
         scores = [number(mean(values)) if values else "–" for values in means]
-        rows.append([f"{plain(concept)}, {plain(attack)}{rate}", str(len(curves)), *scores])
+        rows.append([f"{plain(concept)}, {told}", str(len(curves)), *scores])
     return table(["concept, attack", "seeds", *(f"step {step}" for step in steps)], rows)
 
 
