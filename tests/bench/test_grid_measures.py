@@ -8,18 +8,23 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
+from gift.bench import safe_after, trained
 from gift.bench.bench import Outcome, run_grid
 from gift.bench.corner import Cell
 from gift.bench.grid import Grid
 from gift.bench.plan import make_plan
+from gift.bench.safe_after import PICTURES
 from gift.bench.store import Store
 from gift.bench.workbench import Workbench
 from gift.errors import GiftError
 from gift.metrics.collapse import collapsed
+from gift.metrics.concept import read
 from gift.metrics.embedders import load_embedder
 from gift.metrics.memory import memory
-from gift.models import load
+from gift.models import DenoisingModel, load
 from tests.bench.small_grid import small_grid
 
 Make = Callable[..., Grid]
@@ -153,6 +158,58 @@ def test_the_worst_attack_of_a_search_is_run_again_with_its_pictures(make: Make,
     assert row["similarity"]["bundled"]["curve"]
     assert any(file.stem.endswith(cell_of_worst(grid)) for file in (tmp_path / "pictures").iterdir())
     assert run_grid(grid, tmp_path).tally.computed == 0
+
+
+def test_only_attacks_that_leave_a_model_count_where_that_is_asked_for(
+    make: Make, tmp_path: Path, art_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A made-up accuracy: full fine-tuning moves the last convolution, and with it leaves a third; LoRA and the defences don't."""
+    original = load(art_model).denoiser.state_dict()["conv_out.weight"]
+
+    def made_up(bench: Workbench, model: DenoisingModel) -> float:
+        return 0.9 if torch.equal(model.denoiser.state_dict()["conv_out.weight"], original) else 0.3
+
+    monkeypatch.setattr(trained, "safe_accuracy", made_up)
+    plain = make_plan(make())
+    grid = make(attacks=["lora", "full"], safe_after=True, search={"trials": 2, "kinds": ["lora", "full"], "least_safe": 0.5})
+    kinds = {piece.kind for key, piece in make_plan(grid).pieces.items() if key not in plain.pieces}
+    assert kinds == {"attack", "search", "likeness"}, "nothing else is computed anew"
+    outcome = run_grid(grid, tmp_path)
+    assert not outcome.failed, outcome.failed[0]["error"]
+    for row in outcome.rows:
+        after = 0.3 if row["attack"] == "full" else 0.9
+        assert row["safe_after"] == {"pictures": PICTURES, "before": 0.9, "after": after}
+    (worst,) = (row for row in outcome.rows if row["attack"] == "worst")
+    assert [(trial["attack"], trial["counts"]) for trial in worst["search"]["trials"]] == [("lora", True), ("full", False)]
+    assert worst["search"]["trials"][1]["safe_left"] == pytest.approx(1 / 3)
+    assert worst["attack_found"]["name"] == "lora"
+    group = next(g for g in outcome.summary["groups"] if (g["method"], g["attack"]) == ("esd+imma", "full"))
+    assert group["means"] is None or group["means"]["safe_after"]["mean"] == 0.3
+
+
+def test_safe_accuracy_is_that_of_the_first_prompts_of_the_price(art_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(safe_after, "PICTURES", 7)
+    model = load(art_model)
+    bench = Workbench.of(model, "category:animal", 0)
+    asks = bench.safe_evaluation(7)
+    assert [ask.prompt for ask in asks] == [ask.prompt for ask in bench.safe_evaluation(20)][:7]
+    images = model.generate([ask.prompt for ask in asks], [ask.seed for ask in asks])
+    assert bench.art is not None
+    first = [bench.art.names[int(row.argmax())] for row in read(bench.recogniser, images).objects]
+    assert safe_after.safe_accuracy(bench, model) == sum(name == ask.name for name, ask in zip(first, asks, strict=True)) / 7
+
+
+def test_safe_accuracy_of_words_that_the_recogniser_does_not_know_is_refused(random_model: DenoisingModel) -> None:
+    with pytest.raises(GiftError, match="the recogniser does not know its words; leave least_safe out"):
+        safe_after.safe_accuracy(Workbench.of(random_model, "a fox", 0), random_model)
+
+
+@given(st.integers(0, 60), st.integers(0, 60))
+def test_the_share_that_is_left(before: int, after: int) -> None:
+    left = safe_after.share_left({"before": before / 60, "after": after / 60})
+    assert (left is None) is (before == 0)
+    assert left is None or left * before == pytest.approx(after)
+    assert safe_after.share_left(None) is None
 
 
 def cell_of_worst(grid: Grid) -> str:

@@ -10,6 +10,7 @@ import yaml
 from typer.testing import CliRunner
 
 from gift.attacks import ATTACKS
+from gift.bench import worst
 from gift.cli.main import app
 from tests.conftest import art_pipeline, noise_pictures
 
@@ -55,6 +56,8 @@ def test_attacks_that_lean_on_a_base_take_one(here: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (["--least-safe", "0.5"], "least_safe chooses among the attacks of a search"),
+        (["--least-safe", "0", "--search", "2"], "least_safe"),
         (["--base", "base"], "attack 'lora' leans on no base model; leave it out"),
         (["--harmless-images", "pictures"], "attack 'lora' uses no harmless pictures; leave them out"),
         (["--attack", "sequence", "--harmless-images", "nowhere"], "nowhere"),
@@ -98,3 +101,19 @@ def test_a_search_of_another_model_or_concept_does_not_go_on(here: Path, changed
     assert attack("--search", "1", "--restart", **changed)[0] == 0
     found = json.loads((here / "out" / "search.json").read_text())
     assert {key: found["config"][key] for key in changed} == changed
+
+
+def test_a_search_among_attacks_that_leave_a_model(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = iter([0.8, 0.3, 0.7])
+    monkeypatch.setattr(worst, "safe_accuracy", lambda bench, model: next(left))
+    code, said = attack("--search", "2", "--least-safe", "0.75")
+    assert code == 0, said
+    found = json.loads((here / "out" / "search.json").read_text())
+    assert [(row["safe_left"], row["counts"]) for row in found["trials"]] == [
+        (pytest.approx(0.375), False),
+        (pytest.approx(0.875), True),
+    ]
+    assert found["worst"]["number"] == 1
+    again = yaml.safe_load((here / "out" / "worst.yaml").read_text())
+    assert (again["search"], again["least_safe"]) == (0, None)
+    assert attack("--config", "out/worst.yaml", output="again")[0] == 0

@@ -132,6 +132,24 @@ def test_a_searched_attack_is_drawn_with_its_own_control(grid_folder: Path) -> N
     assert "searched for with 24 trials against esd+imma and esd+gift, but not against none, esd and ascent" in page.text
 
 
+def test_what_attacks_leave_is_told_where_it_was_measured(grid_folder: Path, tmp_path: Path) -> None:
+    assert "Safe accuracy after" not in source(grid_folder)
+    rows = every_cell()
+    for row in rows:
+        if row["status"] != "failed":
+            row["safe_after"] = {"pictures": 60, "before": 0.9, "after": 0.135 if row["attack"] == "worst" else 0.735}
+    folder = tmp_path / "measured"
+    folder.mkdir()
+    write(folder, rows, grid={"control": "esd", "search": {"trials": 3, "least_safe": 0.1}})
+    page = seen(folder)
+    assert "Safe accuracy after" in page.text
+    for key, shown in page.rows.items():
+        if key.startswith("tiny/esd+gift/"):
+            assert ("0.14" in shown.split()) is ("/worst/" in key)
+            assert ("0.73" in shown.split()) is ("/worst/" not in key)
+    assert "Only attacks that leave 10% of the safe accuracy counted" in page.text
+
+
 def test_no_search_is_said(grid_folder: Path) -> None:
     change(
         grid_folder,

@@ -107,6 +107,8 @@ def test_every_table_has_a_row_a_method(tmp_path: Path, grid_folder: Path, kind:
     methods = {json.loads(line)["method"] for line in (grid_folder / "records.jsonl").read_text().splitlines()}
     if kind == "frontier":  # some of them, under a head that counts them and a rule
         assert methods >= set(list(found)[2:]) > set()
+    elif kind == "found":  # one for each search
+        assert {head.split(", ")[1] for head in list(found)[2:]} == {method for method in methods if "+" in method}
     else:
         assert methods <= found.keys()
     assert len({len(cells) for cells in found.values()}) == 1
@@ -237,3 +239,25 @@ def test_a_grid_asks_for_what_its_records_tell(grid: Path) -> None:
             assert known_then(asked, told) == told, (row["method"], immunizer.name)
             newer = {name: value for name, value in asked.items() if name not in told}
             assert newer == {name: WITHOUT_EFFECT.get(name) for name in newer}, (row["method"], immunizer.name)
+
+
+def test_what_a_search_found_is_told_with_what_it_leaves(tmp_path: Path, grid_folder: Path) -> None:
+    file = grid_folder / "records.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    row = next(row for row in rows if row["attack"] == "worst" and row["status"] == "ok")
+    row["attack_found"] = {"name": "full", "rate": 2.114e-3, "optimiser": "adamw", "schedule": "cosine", "harmless_steps": 7}
+    row["attack_found"]["text_encoder"] = True
+    row["safe_after"] = {"pictures": 60, "before": 0.9, "after": 0.45}
+    folder = tmp_path / "grid"
+    folder.mkdir()
+    (folder / "records.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in rows))
+    found = rows_of(made(page_of(tmp_path, folder, "found")))
+    told = found[f"{row['concept']}, {row['method']}, seed {row['seed']}"]
+    assert told[0] == "full, 2.1e-03, adamw, cosine, 7 harmless steps, text encoder"
+    assert (told[1], told[-1]) == (f"{row['area']:.2f}", "50\N{NARROW NO-BREAK SPACE}%")
+    half = [
+        next((str(step) for step, score in curve if score >= row["original_score"] / 2), "–")
+        for curve in (row["curve"], row["control_curve"])
+    ]
+    assert told[2:4] == half
+    assert sum(cells[-1] == "–" for cells in found.values()) == len(found) - 3, "of the others nothing was measured"

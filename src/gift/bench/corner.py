@@ -15,6 +15,7 @@ from gift.bench.harmless import harmless_concept
 from gift.bench.identity import libraries
 from gift.bench.neighbours import neighbours
 from gift.bench.pieces import Piece
+from gift.bench.safe_after import PICTURES
 from gift.bench.workbench import Workbench
 from gift.data.concept import parse_concept
 from gift.immunizers import Immunizer
@@ -162,6 +163,8 @@ class Corner:
         settings: dict[str, Any] = {"recogniser": self.recogniser, "sizes": self.attack_sizes()}
         if how:
             settings |= {"attack": how.name, "arguments": how.model_dump(mode="json")}
+        if self.grid.safe_after or (search and self.grid.search and self.grid.search.least_safe):
+            settings["safe_after"] = PICTURES
         if search or (how and how.needs_base):
             settings["base"] = self.base
         return self.piece("attack", f"{how.name if how else WORST} on {by.words}", settings, needs)
@@ -169,7 +172,7 @@ class Corner:
     def search(self, by: Defence, first: Attack) -> Piece:
         """A search for the worst attack."""
         assert self.grid.search is not None
-        config = self.grid.search.model_dump(mode="json", exclude={"methods", "kinds"})
+        config = self.grid.search.model_dump(mode="json", exclude={"methods", "kinds"}, exclude_none=True)
         config["kinds"] = list(self.grid.search.kinds_known())
         settings = {"recogniser": self.recogniser, "sizes": self.attack_sizes(), "base": self.base, "search": config}
         settings |= {"attack": first.name, "arguments": first.model_dump(mode="json")}

@@ -81,6 +81,9 @@ class Grid(_Part):
         description="what compares pictures with the attacker's and with the original's: bundled, bundled-lpips, clip:FOLDER, "
         "dino:FOLDER, lpips:FILE",
     )
+    safe_after: bool = Field(
+        default=False, description="draw safe prompts from attacked weights, too: does an attack leave a model, or one concept?"
+    )
     search: SearchConfig | None = Field(default=None, description="search for the worst attack on every defended method")
     harmless: HarmlessConfig | None = Field(default=None, description="teach each method's weights harmless objects, too")
 

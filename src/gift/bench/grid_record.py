@@ -102,6 +102,13 @@ class Taught(Part):
     original_score: float | None = None
 
 
+class SafeAfter(Part):
+    """Safe accuracy before an attack and after it, on the same prompts."""
+
+    before: float
+    after: float
+
+
 class Memory(Part):
     """How near the last pictures come to the attacker's, in grey levels; `apart` is how far those are from each other."""
 
@@ -158,6 +165,7 @@ class Measured(Cell):
     scores: Scores
     best_of: dict[str, float] = Field(default_factory=dict)
     adaptability: dict[str, Taught] = Field(default_factory=dict)
+    safe_after: SafeAfter | None = None
     memory: Memory | None = None
     diversity_after: float | None = None
     similarity: dict[str, Likeness] = Field(default_factory=dict)
@@ -188,6 +196,7 @@ class Search(Part):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     trials: int
+    least_safe: float | None = None
 
 
 class Setup(Part):

@@ -115,6 +115,7 @@ def _measured(cell: Cell, store: Store, seeds: int) -> Row:
         "diversity_after": rounded(trial["diversity"]),
         "similarity": {key: similarity_of(key, pieces) for key in keys},
         "adaptability": adaptabilities(cell, pieces),
+        "safe_after": trial.get("safe_after"),
         "costs": {
             "defence": _cost(pieces["defence"]) if "defence" in pieces else {"steps": 0, "seconds": 0.0, "peak_mb": 0.0},
             "attack": _cost({**trial, "steps": curve[-1][0]}),

@@ -11,6 +11,7 @@ from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.trial import FrozenTrial, TrialState
 
 from gift.attacks import Attack
+from gift.bench.safe_after import share_left
 from gift.bench.space import SearchConfig, Space, quiet
 from gift.bench.trial import Scored, Watch
 from gift.errors import GiftError, NonFiniteError, OtherSettings
@@ -21,7 +22,8 @@ from gift.training.measure import Meter
 from gift.training.progress import Reporter
 
 Attempt = Callable[[int, Attack, Watch], dict[str, Any]]
-"""Runs trial number n; calls `watch(step, scored)` as the curve grows; gives what `compute.as_value` gives."""
+"""Runs trial number n; calls `watch(step, scored)` as the curve grows; gives what `compute.as_value` gives, with `safe_after` where
+the search has a `least_safe`."""
 
 FRESH = 5
 """Trials that are never pruned, so that there is a median (Optuna's own default)."""
@@ -42,6 +44,9 @@ def search(
     The first trial is the default attack, the next are the other kinds' defaults; a tree-structured Parzen estimator (TPE)
     proposes the rest. Each proposal has a seed of its own, so it depends on the finished trials alone.
 
+    With `least_safe`, attacks that leave less of the safe accuracy don't count. To the estimator they are worth less than nothing,
+    the less they leave; and no attack is stopped because it falls behind them.
+
     Args:
         config: ranges, trials, pruner.
         first: the default attack.
@@ -52,12 +57,12 @@ def search(
         reporter: told of each trial.
 
     Returns:
-        default, worst: trials (the worst by area among whole ones; its 'trial' is all that `attempt` gave); best_last: the
-        highest last score of any whole trial; trials: all of them; steps, seconds, peak_mb: what the search cost the attacker.
+        default, worst: trials (the worst by area among whole ones that count; its 'trial' is all that `attempt` gave); best_last:
+        the highest last score of any of those; trials: all of them; steps, seconds, peak_mb: what the search cost the attacker.
 
     Raises:
         OtherSettings: the file is of another search.
-        GiftError: the file can't be used.
+        GiftError: the file can't be used, or no attack counts.
         Interrupted: stopped on request; the trial's checkpoint was written.
     """
     space = Space(config, first)
@@ -65,13 +70,16 @@ def search(
     while (number := len(_settled(study))) < config.trials:
         trial = _next(study, space, number, seed)
         how = make_attack(trial.user_attrs["attack"], trial.user_attrs["arguments"])
-        outcome = _try(study, trial, number, how, attempt)
+        outcome = _try(study, trial, number, how, attempt, config.least_safe)
         if reporter:
             reporter.say(f"trial {number + 1} of {config.trials}: {how.name} at rate {how.rate:.3g}: {outcome}")
-    rows = [_row(number, trial) for number, trial in enumerate(_settled(study)[: config.trials])]
+    rows = [_row(number, trial, config.least_safe) for number, trial in enumerate(_settled(study)[: config.trials])]
     whole = [row for row in rows if row["state"] == "complete"]
     if not whole:
         raise GiftError(f"no attack of the search ran to its end: {rows[0]['error']}; lower the default learning rate")
+    whole = [row for row in whole if row["counts"]]
+    if not whole:
+        raise GiftError(f"no attack of the search left {config.least_safe:.0%} of the safe accuracy; lower least_safe, or try more")
     worst = max(whole, key=lambda row: (row["area"], -row["number"]))
     return {
         "default": rows[0],
@@ -91,7 +99,7 @@ def _open(config: SearchConfig, first: Attack, database: Path, seed: int, of: st
         "hyperband": lambda: HyperbandPruner(min_resource=10, max_resource=max(10, first.steps)),
         "none": NopPruner,
     }
-    ranges = config.model_dump_json(exclude={"trials", "methods"})
+    ranges = config.model_dump_json(exclude={"trials", "methods"}, exclude_none=True)
     settings = f"{ranges} seed={seed} first={first!r} of={of}"
     try:
         database.parent.mkdir(parents=True, exist_ok=True)
@@ -99,7 +107,7 @@ def _open(config: SearchConfig, first: Attack, database: Path, seed: int, of: st
             storage=f"sqlite:///{database}",
             study_name="search",  # hyperband's brackets are drawn by it
             direction="maximize",
-            pruner=pruners[config.pruner](),
+            pruner=pruners[config.pruner if config.least_safe is None else "none"](),
             load_if_exists=True,
         )
         kept = study.user_attrs.get("settings")
@@ -138,7 +146,7 @@ def _next(study: optuna.Study, space: Space, number: int, seed: int) -> optuna.T
     return trial
 
 
-def _try(study: optuna.Study, trial: optuna.Trial, number: int, how: Attack, attempt: Attempt) -> str:
+def _try(study: optuna.Study, trial: optuna.Trial, number: int, how: Attack, attempt: Attempt, least_safe: float | None) -> str:
     """Runs a trial and writes down how it ended."""
 
     def watch(step: int, scored: Scored) -> None:
@@ -156,10 +164,15 @@ def _try(study: optuna.Study, trial: optuna.Trial, number: int, how: Attack, att
     trial.set_user_attr("value", value if "seen" in value else {**value, "seconds": meter.seconds, "peak_mb": meter.peak_mb})
     if "seen" in value:
         points = _curve(value)
-        study.tell(trial, area(points))
-        return f"area {area(points):.3f}, last score {points[-1][1]:.3f}"
+        told = f"area {area(points):.3f}, last score {points[-1][1]:.3f}"
+        if least_safe is None:
+            study.tell(trial, area(points))
+            return told
+        left = share_left(value["safe_after"]) or 0.0
+        study.tell(trial, area(points) if left >= least_safe else left / least_safe - 1)
+        return f"{told}, leaves {left:.0%} of the safe accuracy" + ("" if left >= least_safe else ", too little to count")
     if value["error"]:
-        study.tell(trial, 0.0)  # a broken model shows nothing
+        study.tell(trial, 0.0 if least_safe is None else -1.0)  # a broken model shows nothing
         return str(value["error"])
     study.tell(trial, state=TrialState.PRUNED)
     return "stopped, it fell behind"
@@ -169,9 +182,13 @@ def _curve(value: dict[str, Any]) -> list[tuple[int, float]]:
     return [(seen["step"], mean(seen["scores"])) for seen in value["seen"]]
 
 
-def _row(number: int, trial: FrozenTrial) -> dict[str, Any]:
-    """A settled trial for the record; of one that was stopped or broke down, what was seen until then."""
+def _row(number: int, trial: FrozenTrial, least_safe: float | None) -> dict[str, Any]:
+    """A settled trial for the record; of one that was stopped or broke down, what was seen until then.
+
+    With a `least_safe`, `safe_left` is the share of the safe accuracy that it left, and `counts` whether that is enough.
+    """
     value = trial.user_attrs["value"]
+    left = share_left(value.get("safe_after"))
     whole = "seen" in value
     curve = _curve(value) if whole else sorted(trial.intermediate_values.items())
     return {
@@ -187,4 +204,6 @@ def _row(number: int, trial: FrozenTrial) -> dict[str, Any]:
         "steps": trial.user_attrs["arguments"]["steps"] if whole else max((step for step, _ in curve), default=0),
         "seconds": value["seconds"],
         "peak_mb": value["peak_mb"],
+        "safe_left": left,
+        "counts": whole and (least_safe is None or (left or 0.0) >= least_safe),
     }

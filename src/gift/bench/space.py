@@ -36,6 +36,12 @@ class SearchConfig(BaseModel):
         default=20, ge=0, description="most first steps on harmless pictures alone, up to half of all; 0 where there are none"
     )
     pruner: Literal["median", "hyperband", "none"] = Field(default="median", description="stops attacks that fall behind")
+    least_safe: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="share of the safe accuracy that an attack must leave to count, measured on every trial; None: all count",
+    )
     methods: tuple[str, ...] = Field(default=(), description="names of the methods searched against; empty for all defended ones")
 
     def kinds_known(self) -> tuple[str, ...]:

@@ -43,6 +43,7 @@ AVERAGED: dict[str, Callable[[Row], float | None]] = {
     "copied": partial(_part, ("memory", "copied")),
     "nearest": partial(_part, ("memory", "nearest")),
     "apart": partial(_part, ("memory", "apart")),
+    "safe_after": partial(_part, ("safe_after", "after")),
     **{f"adaptability {where}": partial(_part, ("adaptability", where, "share")) for where in PLACES},
     **{f"taught {where}": partial(_part, ("adaptability", where, "score")) for where in PLACES},
 }

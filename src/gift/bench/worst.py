@@ -7,6 +7,7 @@ from typing import Any
 
 from gift.attacks import Attack
 from gift.bench.identity import attack_settings, digest, options_of
+from gift.bench.safe_after import PICTURES, safe_accuracy
 from gift.bench.search import search
 from gift.bench.space import SearchConfig, without_harmless
 from gift.bench.trained import as_value
@@ -61,13 +62,14 @@ def find_worst(
         As `search`, and `score_before`, the score without any attack.
 
     Raises:
-        GiftError: nothing can recognise the concept, or the folder holds another search.
+        GiftError: nothing can recognise the concept, or, with `least_safe`, anything else; the folder holds another search.
         Interrupted: stopped on request.
     """
     say = reporter.say if reporter else lambda text: None
     bench = Workbench.of(model, concept, seed, say=say, skip_bad_images=skip_bad_images)
     asks, scorer = bench.asks(evaluation_pictures), bench.judge(similarity, pictures, concept_images)
     before = score_model(model, asks, scorer)
+    safe = None if config.least_safe is None else safe_accuracy(bench, model)
     cache = folder / "work" / "latents"
     data = bench.attack_set(pictures, concept_images, cache)
 
@@ -107,7 +109,8 @@ def find_worst(
             saving=saving,
         )
         kept.clear()
-        return as_value(how, done)
+        left = {} if safe is None else {"pictures": PICTURES, "before": safe, "after": safe_accuracy(bench, done.attacked.model)}
+        return as_value(how, done) | ({"safe_after": left} if left else {})
 
     found = search(config, first, attempt, folder / STUDY, seed=seed, of=digest(settings), reporter=reporter)
     return {"score_before": before.score, **found}

@@ -58,6 +58,10 @@ def attack(
     search: Annotated[
         int | None, typer.Option(metavar="N", help="Try N attacks, the given one first, and report the worst.", min=0)
     ] = None,
+    least_safe: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="Of a search: only attacks that leave this share of the safe accuracy count."),
+    ] = None,
     similarity: Annotated[
         str | None,
         typer.Option(help="Score by likeness to the attacker's pictures: bundled, clip:FOLDER, dino:FOLDER, …"),
@@ -94,7 +98,13 @@ def attack(
     flags |= saving(
         precision=precision, gradient_checkpointing=gradient_checkpointing, accumulate=accumulate, ema=ema, compile=compile_with
     )
-    flags |= {"skip_bad_images": skip_bad_images, "search": search, "similarity": similarity, "kohya": kohya}
+    flags |= {
+        "skip_bad_images": skip_bad_images,
+        "search": search,
+        "least_safe": least_safe,
+        "similarity": similarity,
+        "kohya": kohya,
+    }
     given = resolve(config, flags, settings)
     from gift.api import attack as run
     from gift.attacks import Lora
@@ -135,7 +145,9 @@ def attack(
         if chosen.search:
             search_attack(opened, public, chosen, folder, reporter)
             return
-        rest = chosen.model_dump(exclude={"saving", "tracker", "model", "variant", "held_in", "options", "search", "kohya", "base"})
+        rest = chosen.model_dump(
+            exclude={"saving", "tracker", "model", "variant", "held_in", "options", "search", "least_safe", "kohya", "base"}
+        )
         curve = run(
             opened,
             base=public,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from gift.api import ONE_CONCEPT
 from gift.bench.config import LARGEST_SEED
@@ -66,6 +66,7 @@ class AttackConfig(_TrainingConfig):
     attack: str = "lora"
     steps: int = Field(default=150, ge=0)
     search: int = Field(default=0, ge=0)
+    least_safe: float | None = Field(default=None, gt=0, le=1)
     concept_images: Path | None = None
     harmless_images: Path | None = None
     base: str | None = None
@@ -75,6 +76,12 @@ class AttackConfig(_TrainingConfig):
     kohya: bool = False
     skip_bad_images: bool = False
     options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _choosing_needs_a_search(self) -> Self:
+        if self.least_safe is not None and not self.search:
+            raise ValueError("least_safe chooses among the attacks of a search; give search, too, or leave it out")
+        return self
 
     @field_validator("concept", mode="before")
     @classmethod

@@ -30,14 +30,15 @@ def search_attack(
 
     first = make_attack(chosen.attack, {"steps": chosen.steps, **chosen.options})
     known = {"model", "variant", "held_in", "concept", "attack", "steps", "options", "search", "kohya", "saving", "tracker", "base"}
-    kept = chosen.model_dump(exclude=known)
-    config, saving = SearchConfig(trials=chosen.search, kinds=tuple(ATTACKS) if base else ()), chosen.saving
+    kept = chosen.model_dump(exclude={*known, "least_safe"})
+    kinds, saving = tuple(ATTACKS) if base else (), chosen.saving
+    config = SearchConfig(trials=chosen.search, kinds=kinds, least_safe=chosen.least_safe)
     found = find_worst(opened, chosen.concept, first, config, folder, base=base, **kept, reporter=reporter, saving=saving)
     write_json(folder / "search.json", {"config": chosen.model_dump(mode="json"), **found})
     worst = found["worst"]
     options = {key: value for key, value in worst["arguments"].items() if key != "steps"}
     how = make_attack(worst["attack"], options)
-    again = {**chosen.model_dump(mode="json"), "attack": worst["attack"], "options": options, "search": 0}
+    again = {**chosen.model_dump(mode="json"), "attack": worst["attack"], "options": options, "search": 0, "least_safe": None}
     again |= {} if how.needs_base else {"base": None}
     again |= {} if how.needs_harmless else {"harmless_images": None}
     head = "# the worst attack that was found: gift attack --config worst.yaml\n"
@@ -65,4 +66,5 @@ def told(row: dict[str, Any]) -> str:
     return (
         f"{row['attack']}: recovery area {row['area']:.3f}, last score {row['last']:.3f} after {row['steps']} steps, "
         f"{row['seconds']:.0f} s, {row['peak_mb']:.0f} MB"
+        + ("" if row["safe_left"] is None else f", {row['safe_left']:.0%} of the safe accuracy left")
     )

@@ -209,6 +209,10 @@ def _search(records: Records) -> str:
     other = [method for method in records.methods if method not in found]
     text = f"The worst attack was searched for with {counted(search.trials, 'trial')} against {listed(found)}"
     text += f", but not against {listed(other)}" if other else ""
+    if search.least_safe is not None:
+        text += (
+            f". Only attacks that leave {search.least_safe:.0%} of the safe accuracy counted; one that wrecks the model finds more"
+        )
     return f"{text}. A longer search, or one among other attacks, may find a worse one."
 
 

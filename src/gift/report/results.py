@@ -21,10 +21,12 @@ from gift.bench.grid_record import NAME, REMEDY, WRITER
 from gift.bench.never import NAME as LIMIT
 from gift.bench.never import limit_of, measured
 from gift.bench.reading import parse, read_checked
+from gift.bench.safe_after import share_left
 from gift.bench.summary import limits, mean_in, summarise
 from gift.errors import GiftError
 from gift.files import write_text
 from gift.metrics.concept import mean
+from gift.metrics.recovery import steps_to_recover
 from gift.report.frontier import front, settings_of
 from gift.report.markdown import plain
 from gift.report.words import number, percent
@@ -164,6 +166,29 @@ def concepts(summary: Summary) -> str:
     return table(["method", *(plain(name) for name in names)], rows)
 
 
+def found(summary: Summary) -> str:
+    """For each worst attack of a search: what it is, when half of the original's score is back on these weights and on the control,
+    by how much less is relearned here, and how much of the safe accuracy it leaves here."""
+    rows = []
+    for row in summary["rows"]:
+        if row["status"] != "ok" or "attack_found" not in row:
+            continue
+        how, left = row["attack_found"], share_left(row.get("safe_after"))
+        told = ", ".join([how["name"], f"{how['rate']:.1e}", *(how[name] for name in ("optimiser", "schedule") if name in how)])
+        told += f", {how['harmless_steps']} harmless steps" if how.get("harmless_steps") else ""
+        told += ", text encoder" if how.get("text_encoder") else ""
+        back = [
+            row["steps_to_recover"],
+            steps_to_recover([(int(step), score) for step, score in row["control_curve"]], row["original_score"]),
+        ]
+        after = ["–" if step is None else str(step) for step in back]
+        head = f"{plain(row['concept'])}, {plain(row['method'])}, seed {row['seed']}"
+        rows.append([head, plain(told), number(row["area"]), *after, percent(row["relearning_reduction"]), percent(left)])
+    return table(
+        ["concept, method, seed", "worst attack", "area", "half back", "on the control", "reduction", "safe accuracy left"], rows
+    )
+
+
 def share(summary: Summary) -> str:
     """For each method and attack how far it is from the limit: its relearning reduction beside that of twins, over the cells that
     have them, and the one as a multiple of the other where the limit is above zero."""
@@ -213,6 +238,7 @@ KINDS: dict[str, Callable[[Summary], str]] = {
     "seeds": seeds,
     "overall": overall,
     "share": share,
+    "found": found,
     "frontier": frontier,
 }
 
