@@ -125,7 +125,7 @@ def test_the_limit_is_the_mean_of_the_twins(tmp_path: Path, grid_folder: Path, m
     found = rows_of(made(page_of(tmp_path, grid_folder, "limit")))
     never.measured.cache_clear()
     assert found == {
-        "concept, attack": ["seeds", "step 0", "step 50"],
+        "concept, attack": ["runs", "step 0", "step 50"],
         "---": ["---:"] * 3,
         "owl, full, 0.001, harmless steps 7, schedule cosine": ["2", "0.00", "0.62"],
     }

@@ -214,7 +214,7 @@ def frontier(summary: Summary) -> str:
 
 
 def limit() -> str:
-    """For each concept and attack how often twins that never saw the concept draw it after so many steps, over seeds."""
+    """For each concept and attack how often twins that never saw the concept draw it after so many steps, over twins and seeds."""
     found = measured()
     if not found:
         return ""
@@ -227,7 +227,7 @@ def limit() -> str:
         means = [[curve[step] for curve in curves if step in curve] for step in steps]
         scores = [number(mean(values)) if values else "–" for values in means]
         rows.append([f"{plain(concept)}, {told}", str(len(curves)), *scores])
-    return table(["concept, attack", "seeds", *(f"step {step}" for step in steps)], rows)
+    return table(["concept, attack", "runs", *(f"step {step}" for step in steps)], rows)
 
 
 KINDS: dict[str, Callable[[Summary], str]] = {
