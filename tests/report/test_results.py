@@ -261,3 +261,18 @@ def test_what_a_search_found_is_told_with_what_it_leaves(tmp_path: Path, grid_fo
     ]
     assert told[2:4] == half
     assert sum(cells[-1] == "–" for cells in found.values()) == len(found) - 3, "of the others nothing was measured"
+
+
+def test_what_attacks_leave_is_told_beside_what_they_bring_back(tmp_path: Path, grid_folder: Path) -> None:
+    rows = [json.loads(line) for line in (grid_folder / "records.jsonl").read_text().splitlines()]
+    for row in rows:
+        if row["status"] == "ok" and row["attack"] == "full":
+            row["safe_after"] = {"pictures": 60, "before": 0.9, "after": 0.25}
+    folder = tmp_path / "grid"
+    folder.mkdir()
+    (folder / "records.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in rows))
+    found = rows_of(made(page_of(tmp_path, folder, "left")))
+    areas = [row["area"] for row in rows if (row["method"], row["attack"], row["status"]) == ("esd+gift", "full", "ok")]
+    told = found["esd+gift"]
+    assert told[found["method"].index("full")] == f"{sum(areas) / len(areas):.2f}; 0.25"
+    assert told[found["method"].index("lora")].endswith("; \N{EN DASH}")

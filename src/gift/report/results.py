@@ -166,6 +166,15 @@ def concepts(summary: Summary) -> str:
     return table(["method", *(plain(name) for name in names)], rows)
 
 
+def left(summary: Summary) -> str:
+    """For each method and attack how much of the concept is drawn over the attack (area), and the safe accuracy after it."""
+
+    def show(group: dict[str, Any]) -> str:
+        return f"{number(mean_in(group, 'area'))}; {number(mean_in(group, 'safe_after'))}"
+
+    return table(["method", *map(plain, _names(summary, "attack"))], _by_attack(summary, show))
+
+
 def found(summary: Summary) -> str:
     """For each worst attack of a search: what it is, when half of the original's score is back on these weights and on the control,
     by how much less is relearned here, and how much of the safe accuracy it leaves here."""
@@ -238,6 +247,7 @@ KINDS: dict[str, Callable[[Summary], str]] = {
     "seeds": seeds,
     "overall": overall,
     "share": share,
+    "left": left,
     "found": found,
     "frontier": frontier,
 }
