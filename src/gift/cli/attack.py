@@ -170,13 +170,15 @@ def attack(
 
 
 def check_needs(how: Attack, chosen: AttackConfig) -> None:
-    """Verifies that the attack has the base and the pictures that it needs, and, outside a search, no others.
+    """Verifies that the attack has the base and the pictures that it needs, and, outside a search, no others and no bound of one.
 
     Raises:
         GiftError: one is missing, or would not be used.
     """
     if how.needs_base and chosen.base is None:
         raise GiftError(f"attack '{how.name}' leans on a public base model; give it with --base, as --base tiny")
+    if chosen.least_safe is not None and not chosen.search:
+        raise GiftError("least_safe chooses among the attacks of a search; give --search N, too, or leave it out")
     if not chosen.search:
         how.refuse_unused(base=chosen.base is not None, harmless_images=chosen.harmless_images is not None)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from gift.api import ONE_CONCEPT
 from gift.bench.config import LARGEST_SEED
@@ -76,12 +76,6 @@ class AttackConfig(_TrainingConfig):
     kohya: bool = False
     skip_bad_images: bool = False
     options: dict[str, Any] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _choosing_needs_a_search(self) -> Self:
-        if self.least_safe is not None and not self.search:
-            raise ValueError("least_safe chooses among the attacks of a search; give search, too, or leave it out")
-        return self
 
     @field_validator("concept", mode="before")
     @classmethod
