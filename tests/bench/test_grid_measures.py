@@ -170,6 +170,7 @@ def test_only_attacks_that_leave_a_model_count_where_that_is_asked_for(
         return 0.9 if torch.equal(model.denoiser.state_dict()["conv_out.weight"], original) else 0.3
 
     monkeypatch.setattr(trained, "safe_accuracy", made_up)
+    monkeypatch.setattr(safe_after, "safe_accuracy", made_up)
     plain = make_plan(make())
     grid = make(attacks=["lora", "full"], safe_after=True, search={"trials": 2, "kinds": ["lora", "full"], "least_safe": 0.5})
     kinds = {piece.kind for key, piece in make_plan(grid).pieces.items() if key not in plain.pieces}
@@ -200,7 +201,7 @@ def test_safe_accuracy_is_that_of_the_first_prompts_of_the_price(art_model: str,
 
 
 def test_safe_accuracy_of_words_that_the_recogniser_does_not_know_is_refused(random_model: DenoisingModel) -> None:
-    with pytest.raises(GiftError, match="the recogniser does not know its words; leave least_safe out"):
+    with pytest.raises(GiftError, match="the recogniser does not know this model's words; leave least_safe or safe_after out"):
         safe_after.safe_accuracy(Workbench.of(random_model, "a fox", 0), random_model)
 
 

@@ -10,7 +10,7 @@ import yaml
 from typer.testing import CliRunner
 
 from gift.attacks import ATTACKS
-from gift.bench import worst
+from gift.bench import safe_after, worst
 from gift.cli.main import app
 from tests.conftest import art_pipeline, noise_pictures
 
@@ -105,7 +105,8 @@ def test_a_search_of_another_model_or_concept_does_not_go_on(here: Path, changed
 
 def test_a_search_among_attacks_that_leave_a_model(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     left = iter([0.8, 0.3, 0.7])
-    monkeypatch.setattr(worst, "safe_accuracy", lambda bench, model: next(left))
+    for where in (worst, safe_after):
+        monkeypatch.setattr(where, "safe_accuracy", lambda bench, model: next(left))
     code, said = attack("--search", "2", "--least-safe", "0.75")
     assert code == 0, said
     found = json.loads((here / "out" / "search.json").read_text())

@@ -24,11 +24,16 @@ def safe_accuracy(bench: Workbench, model: DenoisingModel) -> float:
     """
     if bench.art is None:
         raise GiftError(
-            "safe accuracy can't be measured on this model: the recogniser does not know its words; leave least_safe out"
+            "safe accuracy can't be measured: the recogniser does not know this model's words; leave least_safe or safe_after out"
         )
     asks = bench.safe_evaluation(PICTURES)
     images = model.generate([ask.prompt for ask in asks], [ask.seed for ask in asks])
     return mean(prompted(bench.recogniser, bench.art, images, asks)[0])
+
+
+def left_by(bench: Workbench, before: float, attacked: DenoisingModel) -> dict[str, Any]:
+    """For a record: the safe accuracy before an attack, and what is left of it after."""
+    return {"pictures": PICTURES, "before": before, "after": safe_accuracy(bench, attacked)}
 
 
 def share_left(found: Mapping[str, Any] | None) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from gift.attacks import Attack
 from gift.bench.context import opened
 from gift.bench.identity import pictures_digest
-from gift.bench.safe_after import PICTURES, safe_accuracy
+from gift.bench.safe_after import left_by, safe_accuracy
 from gift.bench.search import search
 from gift.bench.space import SearchConfig
 from gift.bench.store import Store
@@ -88,7 +88,8 @@ def attack(work: Work) -> Value:
     done = run_trial(work, how)
     looks = [{"step": step, "images": seen.images} for step, seen in sorted(done.seen.items())]
     last, taught = done.seen[how.steps].images, work.context.bench.attack_images(work.piece.settings["sizes"][0])
-    safe = work.piece.settings.get("safe_after")
+    bench = work.context.bench
+    safe = left_by(bench, safe_accuracy(bench, work.model()), done.attacked.model) if "safe_after" in work.piece.settings else None
     copies, whole = memory(last, taught), collapsed(last, work.need("original")["images"])
     return {
         **as_value(how, done),
@@ -98,13 +99,8 @@ def attack(work: Work) -> Value:
         "memory": {"nearest": list(copies.nearest), "apart": copies.apart, "copied": copies.copied, "flag": copies.flag},
         "diversity": whole.relative_diversity,
         "collapse": whole.flag,
-        **({"safe_after": _safe_after(work, done, safe_accuracy(work.context.bench, work.model()))} if safe else {}),
+        **({"safe_after": safe} if safe else {}),
     }
-
-
-def _safe_after(work: Work, done: Trial, before: float) -> Value:
-    """The safe accuracy before an attack and after it."""
-    return {"pictures": PICTURES, "before": before, "after": safe_accuracy(work.context.bench, done.attacked.model)}
 
 
 def search_worst(work: Work) -> Value:
@@ -115,11 +111,12 @@ def search_worst(work: Work) -> Value:
     lasting = {**work.piece.content, "settings": {**settings, "search": {**settings["search"], "trials": None}}}
     name = Store.key("study", lasting)  # more trials go on from the same study
 
-    before = None if config.least_safe is None else safe_accuracy(work.context.bench, work.model())
+    bench = work.context.bench
+    before = None if config.least_safe is None else safe_accuracy(bench, work.model())
 
     def attempt(number: int, how: Attack, watch: Watch) -> Value:
         done = run_trial(work, how, f"-{number}", watch)
-        value = as_value(how, done) | ({} if before is None else {"safe_after": _safe_after(work, done, before)})
+        value = as_value(how, done) | ({} if before is None else {"safe_after": left_by(bench, before, done.attacked.model)})
         work.checkpoints(f"-{number}").clear()
         return value
 

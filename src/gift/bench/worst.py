@@ -7,7 +7,7 @@ from typing import Any
 
 from gift.attacks import Attack
 from gift.bench.identity import attack_settings, digest, options_of
-from gift.bench.safe_after import PICTURES, safe_accuracy
+from gift.bench.safe_after import left_by, safe_accuracy
 from gift.bench.search import search
 from gift.bench.space import SearchConfig, without_harmless
 from gift.bench.trained import as_value
@@ -109,8 +109,7 @@ def find_worst(
             saving=saving,
         )
         kept.clear()
-        left = {} if safe is None else {"pictures": PICTURES, "before": safe, "after": safe_accuracy(bench, done.attacked.model)}
-        return as_value(how, done) | ({"safe_after": left} if left else {})
+        return as_value(how, done) | ({} if safe is None else {"safe_after": left_by(bench, safe, done.attacked.model)})
 
     found = search(config, first, attempt, folder / STUDY, seed=seed, of=digest(settings), reporter=reporter)
     return {"score_before": before.score, **found}
