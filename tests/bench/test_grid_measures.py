@@ -185,7 +185,8 @@ def test_only_attacks_that_leave_a_model_count_where_that_is_asked_for(
     assert worst["search"]["trials"][1]["safe_left"] == pytest.approx(1 / 3)
     assert worst["attack_found"]["name"] == "lora"
     group = next(g for g in outcome.summary["groups"] if (g["method"], g["attack"]) == ("esd+imma", "full"))
-    assert group["means"] is None or group["means"]["safe_after"]["mean"] == 0.3
+    assert group["conclusive"] is (group["means"]["safe_after"] is not None)
+    assert not group["conclusive"] or group["means"]["safe_after"]["mean"] == 0.3
 
 
 def test_safe_accuracy_is_that_of_the_first_prompts_of_the_price(art_model: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -169,8 +169,9 @@ def _try(study: optuna.Study, trial: optuna.Trial, number: int, how: Attack, att
             study.tell(trial, area(points))
             return told
         left = share_left(value["safe_after"]) or 0.0
-        study.tell(trial, area(points) if left >= least_safe else left / least_safe - 1)
-        return f"{told}, leaves {left:.0%} of the safe accuracy" + ("" if left >= least_safe else ", too little to count")
+        counts = left >= least_safe
+        study.tell(trial, area(points) if counts else left / least_safe - 1)
+        return f"{told}, leaves {left:.0%} of the safe accuracy" + ("" if counts else ", too little to count")
     if value["error"]:
         study.tell(trial, 0.0 if least_safe is None else -1.0)  # a broken model shows nothing
         return str(value["error"])

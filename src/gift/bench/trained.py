@@ -87,8 +87,8 @@ def attack(work: Work) -> Value:
     how = make_attack(chosen["attack"], chosen["arguments"])
     done = run_trial(work, how)
     looks = [{"step": step, "images": seen.images} for step, seen in sorted(done.seen.items())]
-    last, taught = done.seen[how.steps].images, work.context.bench.attack_images(work.piece.settings["sizes"][0])
     bench = work.context.bench
+    last, taught = done.seen[how.steps].images, bench.attack_images(work.piece.settings["sizes"][0])
     safe = left_by(bench, safe_accuracy(bench, work.model()), done.attacked.model) if "safe_after" in work.piece.settings else None
     copies, whole = memory(last, taught), collapsed(last, work.need("original")["images"])
     return {
