@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -241,9 +242,10 @@ def test_a_grid_asks_for_what_its_records_tell(grid: Path) -> None:
             assert newer == {name: WITHOUT_EFFECT.get(name) for name in newer}, (row["method"], immunizer.name)
 
 
-def test_what_a_search_found_is_told_with_what_it_leaves(tmp_path: Path, grid_folder: Path) -> None:
-    file = grid_folder / "records.jsonl"
-    rows = [json.loads(line) for line in file.read_text().splitlines()]
+def test_what_a_search_found_is_told_with_what_it_leaves(
+    tmp_path: Path, grid_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [json.loads(line) for line in (grid_folder / "records.jsonl").read_text().splitlines()]
     row = next(row for row in rows if row["attack"] == "worst" and row["status"] == "ok")
     row["attack_found"] = {"name": "full", "rate": 2.114e-3, "optimiser": "adamw", "schedule": "cosine", "harmless_steps": 7}
     row["attack_found"]["text_encoder"] = True
@@ -251,16 +253,35 @@ def test_what_a_search_found_is_told_with_what_it_leaves(tmp_path: Path, grid_fo
     folder = tmp_path / "grid"
     folder.mkdir()
     (folder / "records.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in rows))
+    last, most = row["curve"][-1][0], row["original_score"]
+    twin = {"concept": row["concept"], "attack": row["attack_found"], "curve": [[0, 0.0], [last, most]]}
+    (tmp_path / "never.json").write_text(json.dumps({"twins": [], "curves": [twin]}))
+    monkeypatch.setattr(never, "FILE", tmp_path / "never.json")
+    never.measured.cache_clear()
     found = rows_of(made(page_of(tmp_path, folder, "found")))
+    never.measured.cache_clear()
     told = found[f"{row['concept']}, {row['method']}, seed {row['seed']}"]
     assert told[0] == "full, 2.1e-03, adamw, cosine, 7 harmless steps, text encoder"
-    assert (told[1], told[-1]) == (f"{row['area']:.2f}", "50\N{NARROW NO-BREAK SPACE}%")
-    half = [
-        next((str(step) for step, score in curve if score >= row["original_score"] / 2), "–")
-        for curve in (row["curve"], row["control_curve"])
-    ]
-    assert told[2:4] == half
-    assert sum(cells[-1] == "–" for cells in found.values()) == len(found) - 3, "of the others nothing was measured"
+    curves = [row["curve"], row["control_curve"], [[0, 0.0], [last, most]]]
+    areas = [sum((b - a) * (x + y) / 2 for (a, x), (b, y) in pairwise(curve)) / curve[-1][0] for curve in curves]
+    assert [float(value) for value in told[1].split("; ")] == pytest.approx(areas, abs=0.0051)
+    assert told[2].split("; ") == [next((str(step) for step, score in curve if score >= most / 2), "–") for curve in curves]
+    assert told[-1] == "50\N{NARROW NO-BREAK SPACE}%"
+    others = [cells for head, cells in found.items() if cells[-1] == "–"]
+    assert len(others) == len(found) - 3, "of the others nothing was measured"
+    assert all(cells[1].endswith("; –") and cells[2].endswith("; –") for cells in others)
+
+
+def test_worst_attacks_of_two_searches_on_one_cell_stand_in_no_one_table(tmp_path: Path, grid_folder: Path) -> None:
+    page = page_of(tmp_path, grid_folder, "found")
+    lines = (tmp_path / "results" / "made" / "records.jsonl").read_text().splitlines()
+    other = next(row for row in map(json.loads, lines) if row["attack"] == "worst" and row["status"] == "ok")
+    other["attack_found"] = other["attack_found"] | {"rate": 0.5}
+    (tmp_path / "results" / "two").mkdir()
+    (tmp_path / "results" / "two" / "records.jsonl").write_text(json.dumps(other))
+    page.write_text(page.read_text().replace("found made", "found made+two"))
+    with pytest.raises(GiftError, match="under worst has other settings than in another part"):
+        made(page)
 
 
 def test_what_attacks_leave_is_told_beside_what_they_bring_back(tmp_path: Path, grid_folder: Path) -> None:

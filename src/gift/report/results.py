@@ -19,14 +19,14 @@ from typing import Any
 from gift.bench.config import PLACES
 from gift.bench.grid_record import NAME, REMEDY, WRITER
 from gift.bench.never import NAME as LIMIT
-from gift.bench.never import limit_of, measured
+from gift.bench.never import limit_of, measured, never_learned
 from gift.bench.reading import parse, read_checked
 from gift.bench.safe_after import share_left
 from gift.bench.summary import limits, mean_in, summarise
 from gift.errors import GiftError
 from gift.files import write_text
 from gift.metrics.concept import mean
-from gift.metrics.recovery import steps_to_recover
+from gift.metrics.recovery import area, steps_to_recover
 from gift.report.frontier import front, settings_of
 from gift.report.markdown import plain
 from gift.report.words import number, percent
@@ -176,8 +176,9 @@ def left(summary: Summary) -> str:
 
 
 def found(summary: Summary) -> str:
-    """For each worst attack of a search: what it is, when half of the original's score is back on these weights and on the control,
-    by how much less is relearned here, and how much of the safe accuracy it leaves here."""
+    """For each worst attack of a search: what it is; the area under the curve, and the step at which half of the original's score
+    is back, on these weights, on the control and on twins that never saw the concept; by how much less is relearned here than on
+    the control; and how much of the safe accuracy it leaves here."""
     rows = []
     for row in summary["rows"]:
         if row["status"] != "ok" or "attack_found" not in row:
@@ -186,16 +187,16 @@ def found(summary: Summary) -> str:
         told = ", ".join([how["name"], f"{how['rate']:.1e}", *(how[name] for name in ("optimiser", "schedule") if name in how)])
         told += f", {how['harmless_steps']} harmless steps" if how.get("harmless_steps") else ""
         told += ", text encoder" if how.get("text_encoder") else ""
-        back = [
-            row["steps_to_recover"],
-            steps_to_recover([(int(step), score) for step, score in row["control_curve"]], row["original_score"]),
-        ]
+        mine, control = ([(int(step), score) for step, score in row[name]] for name in ("curve", "control_curve"))
+        curves = [mine, control, never_learned(row["concept"], how, mine[-1][0])]
+        areas = [number(None if curve is None else area(curve)) for curve in curves]
+        back = [None if curve is None else steps_to_recover(curve, row["original_score"]) for curve in curves]
         after = ["–" if step is None else str(step) for step in back]
         head = f"{plain(row['concept'])}, {plain(row['method'])}, seed {row['seed']}"
-        rows.append([head, plain(told), number(row["area"]), *after, percent(row["relearning_reduction"]), percent(left)])
-    return table(
-        ["concept, method, seed", "worst attack", "area", "half back", "on the control", "reduction", "safe accuracy left"], rows
-    )
+        rows.append([head, plain(told), "; ".join(areas), "; ".join(after), percent(row["relearning_reduction"]), percent(left)])
+    beside = f"here; control; {LIMIT}"
+    heads = ["worst attack", f"area ({beside})", f"half back ({beside})", "reduction", "safe accuracy left"]
+    return table(["concept, method, seed", *heads], rows)
 
 
 def share(summary: Summary) -> str:
@@ -273,7 +274,7 @@ def read_summary(*folders: Path) -> Summary:
         for file in (folder / NAME for folder in folders):
             for row in read_checked(file, rows_of, writer=WRITER, remedy=REMEDY):
                 kept = rows.setdefault(tuple(row[name] for name in CELL), row)
-                if kept["settings"] != row["settings"]:
+                if any(kept.get(what) != row.get(what) for what in ("settings", "attack_found")):
                     raise GiftError(f"{file}: {row['method']} under {row['attack']} has other settings than in another part")
         return {**summarise(list(rows.values())), "rows": list(rows.values())}
     except (KeyError, TypeError, IndexError) as error:
