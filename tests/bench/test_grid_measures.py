@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gift.bench import safe_after, trained
+from gift.bench import measured, safe_after
 from gift.bench.bench import Outcome, run_grid
 from gift.bench.corner import Cell
 from gift.bench.grid import Grid
@@ -169,12 +169,14 @@ def test_only_attacks_that_leave_a_model_count_where_that_is_asked_for(
     def made_up(bench: Workbench, model: DenoisingModel) -> float:
         return 0.9 if torch.equal(model.denoiser.state_dict()["conv_out.weight"], original) else 0.3
 
-    monkeypatch.setattr(trained, "safe_accuracy", made_up)
+    monkeypatch.setattr(measured, "safe_accuracy", made_up)
     monkeypatch.setattr(safe_after, "safe_accuracy", made_up)
     plain = make_plan(make())
     grid = make(attacks=["lora", "full"], safe_after=True, search={"trials": 2, "kinds": ["lora", "full"], "least_safe": 0.5})
-    kinds = {piece.kind for key, piece in make_plan(grid).pieces.items() if key not in plain.pieces}
-    assert kinds == {"attack", "search", "likeness"}, "nothing else is computed anew"
+    new = [piece for key, piece in make_plan(grid).pieces.items() if key not in plain.pieces]
+    assert {piece.kind for piece in new} == {"safe", "attack", "search", "likeness"}, "nothing else is computed anew"
+    weights = [piece.needs["defence"].key for piece in new if piece.kind == "safe"]
+    assert len(weights) == len(set(weights)) == len(grid.everything()), "once for each weights, however many attacks"
     outcome = run_grid(grid, tmp_path)
     assert not outcome.failed, outcome.failed[0]["error"]
     for row in outcome.rows:

@@ -14,6 +14,7 @@ KINDS: dict[str, Callable[[Work], Value]] = {
     "defence": trained.defend,
     "attack": trained.attack,
     "search": trained.search_worst,
+    "safe": measured.safe,
     "score": measured.score,
     "price": measured.price,
     "neighbours": measured.neighbours,

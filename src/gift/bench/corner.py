@@ -133,6 +133,11 @@ class Corner:
         settings = {"recogniser": self.recogniser, "pictures": self.grid.sizes.evaluation_pictures}
         return self.piece("score", by.words, settings, {"defence": self.defence(by)})
 
+    def safe(self, by: Defence) -> Piece:
+        """The safe accuracy before any attack, of the pictures that are drawn after each."""
+        settings = {"recogniser": self.recogniser, "pictures": PICTURES}
+        return self.piece("safe", by.words, settings, {"defence": self.defence(by)})
+
     def price(self, by: Defence) -> Piece:
         """What the defence costs elsewhere, beside the original."""
         settings = {"recogniser": self.recogniser, "pictures": self.grid.sizes.safe_evaluation_pictures, **by.about}
@@ -159,12 +164,12 @@ class Corner:
 
     def attack(self, by: Defence, how: Attack | None, search: Piece | None = None) -> Piece:
         """An attack's curve; the attack is given, or what a search has found."""
-        needs = {"defence": self.defence(by), "score": self.score(by), "search": search, "original": self.original}
+        bounded = search and self.grid.search and self.grid.search.least_safe
+        safe = self.safe(by) if self.grid.safe_after or bounded else None
+        needs = {"defence": self.defence(by), "score": self.score(by), "search": search, "original": self.original, "safe": safe}
         settings: dict[str, Any] = {"recogniser": self.recogniser, "sizes": self.attack_sizes()}
         if how:
             settings |= {"attack": how.name, "arguments": how.model_dump(mode="json")}
-        if self.grid.safe_after or (search and self.grid.search and self.grid.search.least_safe):
-            settings["safe_after"] = PICTURES
         if search or (how and how.needs_base):
             settings["base"] = self.base
         return self.piece("attack", f"{how.name if how else WORST} on {by.words}", settings, needs)
@@ -176,7 +181,8 @@ class Corner:
         config["kinds"] = list(self.grid.search.kinds_known())
         settings = {"recogniser": self.recogniser, "sizes": self.attack_sizes(), "base": self.base, "search": config}
         settings |= {"attack": first.name, "arguments": first.model_dump(mode="json")}
-        needs = {"defence": self.defence(by), "score": self.score(by)}
+        safe = self.safe(by) if self.grid.search.least_safe else None
+        needs = {"defence": self.defence(by), "score": self.score(by), "safe": safe}
         return self.piece("search", f"against {by.words}", settings, needs)
 
     def neighbours(self, by: Defence) -> Piece | None:

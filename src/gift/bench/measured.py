@@ -11,6 +11,7 @@ from gift.bench.context import Context, embedder
 from gift.bench.harmless import teach
 from gift.bench.neighbours import neighbour_scores
 from gift.bench.price import price_of, shift_of
+from gift.bench.safe_after import safe_accuracy
 from gift.bench.trial import score_model
 from gift.bench.work import Value, Work
 from gift.bench.workbench import Workbench
@@ -33,6 +34,11 @@ def price(work: Work) -> Value:
     images = work.model().generate([a.prompt for a in asks], [a.seed for a in asks])
     reference: torch.Tensor = work.need("original")["images"] if "original" in work.piece.needs else images
     return {"images": images, **price_of(bench, asks, images, reference)}
+
+
+def safe(work: Work) -> Value:
+    """The safe accuracy before any attack, of the pictures that are drawn after each."""
+    return {"accuracy": safe_accuracy(work.context.bench, work.model())}
 
 
 def harmless(work: Work) -> Value:

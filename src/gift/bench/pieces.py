@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from gift.bench.store import Store
 
-Kind = Literal["set", "defence", "score", "price", "neighbours", "attack", "search", "harmless", "likeness", "shift"]
+Kind = Literal["set", "defence", "score", "price", "neighbours", "safe", "attack", "search", "harmless", "likeness", "shift"]
 
 
 @dataclass(frozen=True)

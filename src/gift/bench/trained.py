@@ -5,7 +5,7 @@ from __future__ import annotations
 from gift.attacks import Attack
 from gift.bench.context import opened
 from gift.bench.identity import pictures_digest
-from gift.bench.safe_after import left_by, safe_accuracy
+from gift.bench.safe_after import left_by
 from gift.bench.search import search
 from gift.bench.space import SearchConfig
 from gift.bench.store import Store
@@ -89,7 +89,7 @@ def attack(work: Work) -> Value:
     looks = [{"step": step, "images": seen.images} for step, seen in sorted(done.seen.items())]
     bench = work.context.bench
     last, taught = done.seen[how.steps].images, bench.attack_images(work.piece.settings["sizes"][0])
-    safe = left_by(bench, safe_accuracy(bench, work.model()), done.attacked.model) if "safe_after" in work.piece.settings else None
+    safe = left_by(bench, work.need("safe")["accuracy"], done.attacked.model) if "safe" in work.piece.needs else None
     copies, whole = memory(last, taught), collapsed(last, work.need("original")["images"])
     return {
         **as_value(how, done),
@@ -110,9 +110,7 @@ def search_worst(work: Work) -> Value:
     config = SearchConfig(**settings["search"])
     lasting = {**work.piece.content, "settings": {**settings, "search": {**settings["search"], "trials": None}}}
     name = Store.key("study", lasting)  # more trials go on from the same study
-
-    bench = work.context.bench
-    before = None if config.least_safe is None else safe_accuracy(bench, work.model())
+    bench, before = work.context.bench, None if config.least_safe is None else work.need("safe")["accuracy"]
 
     def attempt(number: int, how: Attack, watch: Watch) -> Value:
         done = run_trial(work, how, f"-{number}", watch)
