@@ -47,9 +47,16 @@ def test_the_limit_is_measured_once_for_every_concept_never_seen(
     never.measured.cache_clear()
     assert never.never_learned("ant", described, 1) == [tuple(point) for point in found["curves"][1]["curve"]]
     never.measured.cache_clear()
-    monkeypatch.setattr(twin, "attack_and_score", None)  # what is there is not measured again
-    twin.measure_limit(tmp_path, cases)
+    with monkeypatch.context() as broken:
+        broken.setattr(twin, "attack_and_score", None)  # what is there is not measured again
+        twin.measure_limit(tmp_path, cases)
     assert (tmp_path / "never.json").read_bytes() == kept
+    write_json(tmp_path / "twin.json", {"never": ["ant"], "steps": 7})  # another twin, trained as long
+    twin.measure_limit(tmp_path, twin.cases_of(tmp_path, ["lora:batch_size=1,rank=2"], [0], 1))
+    again = json.loads((tmp_path / "never.json").read_text())
+    assert [told["never"] for told in again["twins"]] == [["mushroom", "ant"], ["ant"]]
+    assert [entry["never"] for entry in again["curves"] if entry["concept"] == "ant"] == [["mushroom", "ant"], ["ant"]]
+    assert [entry for entry in again["curves"] if entry["never"] != ["ant"]] == found["curves"]
 
 
 def test_the_attacks_of_a_grid_s_records_are_measured_on_a_twin(

@@ -100,6 +100,11 @@ def _about(twin: Path) -> dict[str, Any]:
     return about
 
 
+def _kept() -> dict[str, Any]:
+    kept: dict[str, Any] = json.loads(FILE.read_text()) if FILE.exists() else {"twins": [], "curves": []}
+    return kept
+
+
 def measure_limit(twin: Path, cases: Sequence[Case]) -> None:
     """Attacks a twin with what it never saw, and adds the curves to the package's `never_learned.json`.
 
@@ -110,27 +115,28 @@ def measure_limit(twin: Path, cases: Sequence[Case]) -> None:
         cases: the attacks.
     """
     about = _about(twin)
-    kept: dict[str, Any] = json.loads(FILE.read_text()) if FILE.exists() else {"twins": [], "curves": []}
     model = load(twin / "model")
     bench = Workbench.of(model, about["never"], 0)
     asks = bench.safe_evaluation(240)
     images = model.generate([a.prompt for a in asks], [a.seed for a in asks])
     assert bench.art is not None
     about["safe_accuracy"] = round(mean(prompted(bench.recogniser, bench.art, images, asks)[0]), 4)
-    kept["twins"] = [other for other in kept["twins"] if other["never"] != about["never"]] + [about]
     for case in cases:
         entry: dict[str, Any] = {
             "concept": case.concept,
             "attack": options_of(case.attack),
             "seed": case.seed,
             "twin_steps": about["steps"],
+            "never": about["never"],
         }
-        if any(entry.items() <= other.items() for other in kept["curves"]):
+        if any(entry.items() <= other.items() for other in _kept()["curves"]):
             continue
         of = Workbench.of(model, case.concept, case.seed)
         harmless = of.harmless_set(PICTURES) if case.attack.needs_harmless else None
         data = of.attack_set(PICTURES)
         trial = attack_and_score(model, case.attack, data, of.asks(36), of.scorer, seed=case.seed, harmless=harmless)
+        kept = _kept()  # again: another process may have measured something meanwhile
+        kept["twins"] = [other for other in kept["twins"] if other["never"] != about["never"]] + [about]
         kept["curves"].append({**entry, "curve": [[step, round(score, 4)] for step, score in trial.curve]})
         write_json(FILE, kept)
         print(f"{case.concept}, {case.attack!r}, seed {case.seed}: {trial.curve}", flush=True)
