@@ -110,6 +110,8 @@ def test_every_table_has_a_row_a_method(tmp_path: Path, grid_folder: Path, kind:
         assert methods >= set(list(found)[2:]) > set()
     elif kind == "found":  # one for each search
         assert {head.split(", ")[1] for head in list(found)[2:]} == {method for method in methods if "+" in method}
+    elif kind == "attacks":  # a column a method
+        assert methods <= set(found["attack"])
     else:
         assert methods <= found.keys()
     assert len({len(cells) for cells in found.values()}) == 1
@@ -292,8 +294,16 @@ def test_what_attacks_leave_is_told_beside_what_they_bring_back(tmp_path: Path, 
     folder = tmp_path / "grid"
     folder.mkdir()
     (folder / "records.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in rows))
-    found = rows_of(made(page_of(tmp_path, folder, "left")))
+    page = page_of(tmp_path, folder, "left")
+    found = rows_of(made(page))
     areas = [row["area"] for row in rows if (row["method"], row["attack"], row["status"]) == ("esd+gift", "full", "ok")]
     told = found["esd+gift"]
     assert told[found["method"].index("full")] == f"{sum(areas) / len(areas):.2f}; 0.25"
     assert told[found["method"].index("lora")].endswith("; \N{EN DASH}")
+    page.write_text(HEAD.format("attacks"))
+    turned = rows_of(made(page))
+    area, reduction, after = turned["full"][turned["attack"].index("esd+gift")].split("; ")
+    assert f"{area}; {after}" == told[found["method"].index("full")]
+    page.write_text(HEAD.format("resistance"))
+    resisted = rows_of(made(page))
+    assert resisted["esd+gift"][resisted["method"].index("full")].startswith(reduction)

@@ -175,6 +175,19 @@ def left(summary: Summary) -> str:
     return table(["method", *map(plain, _names(summary, "attack"))], _by_attack(summary, show))
 
 
+def attacks(summary: Summary) -> str:
+    """A row an attack, a column a method: the area under the curve, by how much less is relearned than on the control, and the safe
+    accuracy after it."""
+
+    def show(group: dict[str, Any]) -> str:
+        reduction = percent(mean_in(group, "relearning_reduction"))
+        return f"{number(mean_in(group, 'area'))}; {reduction}; {number(mean_in(group, 'safe_after'))}"
+
+    columns = [[plain(attack) for attack in _names(summary, "attack")]]
+    columns += [row[1:] for row in _by_attack(summary, show)]
+    return table(["attack", *map(plain, _names(summary, "method"))], list(zip(*columns, strict=True)))
+
+
 def found(summary: Summary) -> str:
     """For each worst attack of a search: what it is; the area under the curve, and the step at which half of the original's score
     is back, on these weights, on the control and on twins that never saw the concept; by how much less is relearned here than on
@@ -249,6 +262,7 @@ KINDS: dict[str, Callable[[Summary], str]] = {
     "overall": overall,
     "share": share,
     "left": left,
+    "attacks": attacks,
     "found": found,
     "frontier": frontier,
 }
