@@ -16,7 +16,7 @@ from gift.bench.grid import read_grid
 from gift.bench.plan import make_plan
 from gift.errors import GiftError
 from gift.metrics.intervals import bootstrap
-from gift.report import results
+from gift.report import results, tables
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAD = "# Results\n\n<!-- table: {} made -->\nold\n<!-- end -->\n\nText | stays.\n"
@@ -95,12 +95,12 @@ def test_the_means_of_the_seeds_and_how_far_apart_a_concept_is() -> None:
 
     rows = [row(0, "owl", 0.1), row(1, "owl", 0.4), row(0, "ant", 0.3), row(1, "ant", 0.2), row(0, "bee", 0.2), row(1, "bee", 0.9)]
     group = {"method": "m", "attack": "a", "conclusive": True}
-    assert rows_of(results.seeds({"rows": rows, "groups": [group]}))["m"] == ["20 %, 50 %; 30, 70"]
+    assert rows_of(tables.seeds({"rows": rows, "groups": [group]}))["m"] == ["20 %, 50 %; 30, 70"]
     rows[-1] = row(1, "bee", 0.9, "inconclusive")
-    assert rows_of(results.seeds({"rows": rows, "groups": [group]}))["m"] == ["20 %, 30 %; 10, 30"]
+    assert rows_of(tables.seeds({"rows": rows, "groups": [group]}))["m"] == ["20 %, 30 %; 10, 30"]
 
 
-@pytest.mark.parametrize("kind", results.KINDS)
+@pytest.mark.parametrize("kind", tables.KINDS)
 def test_every_table_has_a_row_a_method(tmp_path: Path, grid_folder: Path, kind: str) -> None:
     page = page_of(tmp_path, grid_folder, kind)
     text = made(page)
