@@ -268,10 +268,12 @@ def test_what_a_search_found_is_told_with_what_it_leaves(
     areas = [sum((b - a) * (x + y) / 2 for (a, x), (b, y) in pairwise(curve)) / curve[-1][0] for curve in curves]
     assert [float(value) for value in told[1].split("; ")] == pytest.approx(areas, abs=0.0051)
     assert told[2].split("; ") == [next((str(step) for step, score in curve if score >= most / 2), "–") for curve in curves]
+    reductions = [int(share.rstrip("\N{NARROW NO-BREAK SPACE}%").replace("\N{MINUS SIGN}", "-")) for share in told[3].split("; ")]
+    assert reductions == pytest.approx([100 * row["relearning_reduction"], 100 * (1 - areas[2] / areas[1])], abs=0.51)
     assert told[-1] == "50\N{NARROW NO-BREAK SPACE}%"
     others = [cells for head, cells in found.items() if cells[-1] == "–"]
     assert len(others) == len(found) - 3, "of the others nothing was measured"
-    assert all(cells[1].endswith("; –") and cells[2].endswith("; –") for cells in others)
+    assert all(cells[1].endswith("; –") and cells[2].endswith("; –") and cells[3].endswith("; –") for cells in others)
 
 
 def test_worst_attacks_of_two_searches_on_one_cell_stand_in_no_one_table(tmp_path: Path, grid_folder: Path) -> None:

@@ -175,8 +175,8 @@ def attacks(summary: Summary) -> str:
 
 def found(summary: Summary) -> str:
     """For each worst attack of a search: what it is; the area under the curve, and the step at which half of the original's score
-    is back, on these weights, on the control and on twins that never saw the concept; by how much less is relearned here than on
-    the control; and how much of the safe accuracy it leaves here."""
+    is back, on these weights, on the control and on twins that never saw the concept; by how much less is learned here and by the
+    twins than on the control; and how much of the safe accuracy it leaves here."""
     rows = []
     for row in summary["rows"]:
         if row["status"] != "ok" or "attack_found" not in row:
@@ -191,9 +191,11 @@ def found(summary: Summary) -> str:
         back = [None if curve is None else steps_to_recover(curve, row["original_score"]) for curve in curves]
         after = ["–" if step is None else str(step) for step in back]
         head = f"{plain(row['concept'])}, {plain(row['method'])}, seed {row['seed']}"
-        rows.append([head, plain(told), "; ".join(areas), "; ".join(after), percent(row["relearning_reduction"]), percent(left)])
+        least = limit_of(row)
+        shares = [percent(share) for share in (row["relearning_reduction"], None if least is None else least["reduction"])]
+        rows.append([head, plain(told), *map("; ".join, (areas, after, shares)), percent(left)])
     beside = f"here; control; {LIMIT}"
-    heads = ["worst attack", f"area ({beside})", f"half back ({beside})", "reduction", "safe accuracy left"]
+    heads = ["worst attack", f"area ({beside})", f"half back ({beside})", f"reduction (here; {LIMIT})", "safe accuracy left"]
     return table(["concept, method, seed", *heads], rows)
 
 
