@@ -30,6 +30,7 @@ from gift.attacks import (
     HarmlessFirst,
     Lora,
     Reinit,
+    Relative,
     TextualInversion,
     TowardBase,
     Transplant,
@@ -71,6 +72,8 @@ RATES: dict[Attack, float] = {  # rows, each with a rate at which forty steps te
     CustomDiffusion(steps=5, batch_size=2, prior=True, class_pictures=3, identifier="<mine>"): 3e-2,
     HarmlessFirst(steps=5, batch_size=2, harmless_steps=2): 2e-2,
     HarmlessFirst(steps=5, batch_size=2, harmless_steps=1, share=0): 2e-2,
+    Relative(steps=5, batch_size=2): 3e-2,
+    Relative(steps=5, batch_size=2, train="cross-attention", text_encoder=True, optimiser="adam"): 3e-2,
     Reinit(steps=5, batch_size=2): 3e-3,
     Reinit(steps=5, batch_size=2, fresh="attention", train="cross-attention"): 3e-2,
     TowardBase(steps=5, batch_size=2): 3e-3,
@@ -278,7 +281,7 @@ def test_a_loss_of_nan_stops_it(random_model: StableDiffusion, concept_set: Late
 def test_infinite_weights_are_neither_kept_nor_handed_out(
     fine_tune: Run, tmp_path: Path, how: Attack, steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def overflow(self: Updater, factor: float = 1.0) -> float:
+    def overflow(self: Updater, factor: float = 1.0, scale: Any = None) -> float:
         self.parameters[-1].data.fill_(float("inf"))  # as a step at far too high a rate does
         return 1.0
 

@@ -28,7 +28,9 @@ from gift.immunizers import (
     Pgu,
     RepNoise,
     ResAlign,
+    Rescaled,
     Uce,
+    Undo,
 )
 from gift.models import DenoisingModel
 from gift.models.sd import StableDiffusion
@@ -49,6 +51,7 @@ MOVING: list[Immunizer] = [
     Mima(steps=4, batch_size=2, adapt_steps=2),
     MetaUnlearning(steps=4, batch_size=2, sampler_steps=3, attacker=ATTACKER),
     ResAlign(steps=4, batch_size=2, attacker=ATTACKER, iterations=2),
+    Undo(steps=4, batch_size=2),
     Gift.plain(steps=4, batch_size=2),
     Gift(steps=4, batch_size=2, spare=0.5),
     Gift.plain(steps=3, settle_steps=1, safe_steps=2, batch_size=2, noise_weight=0.5, noise="matched", rescale=1.0),
@@ -57,8 +60,8 @@ MOVING: list[Immunizer] = [
     Gift.plain(steps=4, batch_size=2, attacker=Attacker(steps=2, batch_size=2, kinds=("full",), optimisers=("sgd", "adam"))),
     Gift(steps=3, settle_steps=1, batch_size=2, attacker=ATTACKER, adapter_rank=2, project_on="momentum"),
 ]
-CHANGING: list[Immunizer] = [Uce(batch_size=1), *MOVING]
-"""With those of one step, which draws nothing and has no loss."""
+CHANGING: list[Immunizer] = [Uce(batch_size=1), Rescaled(), *MOVING]
+"""With those of one step, which draw nothing and have no loss."""
 ALL: list[Immunizer] = [Nothing(), *CHANGING]
 changing = pytest.mark.parametrize("how", CHANGING, ids=repr)
 moving = pytest.mark.parametrize("how", MOVING, ids=repr)

@@ -12,12 +12,13 @@ from accelerate import Accelerator
 from torch import nn
 
 from gift.data.latents import LatentSet
-from gift.immunizers import Ascent, Attacker, Esd, Gift, Imma, Immunizer, Joint, MetaUnlearning, Mima, Pgu, ResAlign, Uce
+from gift.immunizers import Ascent, Attacker, Esd, Gift, Imma, Immunizer, Joint, MetaUnlearning, Mima, Pgu, ResAlign, Uce, Undo
 from gift.immunizers.base import Method, Task
 from gift.immunizers.gift import GiftRun
 from gift.immunizers.imma import ADAPTER, ImmaRun
 from gift.immunizers.safe import SafeBatches, SafeLoss, SafeOptions
 from gift.immunizers.terms import Bound, bounded
+from gift.immunizers.undo import UndoRun, damage
 from gift.models.lora import switch_lora
 from gift.models.sd import StableDiffusion
 from gift.training.loop import step_generator
@@ -299,6 +300,7 @@ def names_matching(state: State, *words: str) -> set[str]:
         (Mima(steps=2, batch_size=1), (".attn2.",), True),
         (MetaUnlearning(steps=2, batch_size=1, sampler_steps=2, variant="x", attacker=Attacker(steps=1)), (".attn2.",), True),
         (ResAlign(steps=2, batch_size=1, attacker=Attacker(steps=1, rank=1), train="^mid_block"), ("mid_block.",), True),
+        (Undo(steps=2, batch_size=1, train="cross-attention"), (".attn2.",), True),
         (Ascent(steps=2, batch_size=1, train="cross-attention"), (".attn2.",), True),
         (Joint(steps=2, batch_size=1, train="^mid_block"), ("mid_block.",), True),
         (
@@ -340,6 +342,38 @@ def test_only_the_chosen_weights_move(
 def test_the_concepts_loss_rises(random_model: StableDiffusion, task: Task, how: Immunizer) -> None:
     before = fixed_loss(random_model, task.concept)
     assert fixed_loss(how(random_model, task.concept, task.safe), task.concept) > 1.03 * before
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(0.3, 0.1), (1.0, 0.5), (0.0, 1.0)])
+def test_undo_shrinks_weights_and_adds_xaviers_noise(alpha: float, beta: float) -> None:
+    layers = nn.ModuleList([nn.Linear(40, 60), nn.Conv2d(16, 32, 3), nn.GroupNorm(2, 8)])
+    before = [p.detach().clone() for p in layers.parameters()]
+    damage(layers.parameters(), alpha, beta, torch.Generator().manual_seed(3))
+    for old, new in zip(before, layers.parameters(), strict=True):
+        noise = (new.detach() - (1 - alpha) * old) / alpha / beta if alpha else new.detach() - old
+        if old.ndim == 1 or not alpha:
+            torch.testing.assert_close(noise, torch.zeros_like(noise), atol=1e-5, rtol=0)
+            continue
+        fan_in, fan_out = (old.shape[i] * old[0, 0].numel() for i in (1, 0))
+        width = (6 / (fan_in + fan_out)) ** 0.5
+        assert 0.99 * width < float(noise.abs().max()) < 1.001 * width
+        assert float(noise.square().mean()) == pytest.approx(width**2 / 3, rel=0.05)
+
+
+def test_undo_distils_what_the_weights_were_before_the_damage(random_model: StableDiffusion, task: Task) -> None:
+    how = Undo(steps=40, batch_size=3, safe_factor=1, empty_share=0.0, varied_share=0.0, alpha=0.5, rate=3e-3)
+    method, (log,) = stepped(how, task)
+    assert isinstance(method, UndoRun)
+    damaged = random_model.copy()
+    damage(damaged.denoiser.parameters(), 0.5, 0.1, step_generator(0, -1))
+    generator = step_generator(0, 0)
+    latents, cond = task.safe.batch(3, generator)
+    noised = random_model.noised(latents, generator)
+    with torch.no_grad():
+        teacher, student = (m.predict(noised.latents, noised.timesteps, cond) for m in (random_model, damaged))
+    assert log["distance"] == pytest.approx(float((teacher - student).square().mean()), rel=1e-4)
+    last = [method.step(i, step_generator(0, i))["distance"] for i in range(1, 40)][-1]
+    assert last < log["distance"] / 3
 
 
 def test_the_hinge_ends_the_ascent(random_model: StableDiffusion, task: Task) -> None:

@@ -6,6 +6,7 @@ from gift.attacks.custom_diffusion import CustomDiffusion
 from gift.attacks.dreambooth import DreamBooth, DreamBoothLora
 from gift.attacks.full import Full
 from gift.attacks.lora import Lora
+from gift.attacks.relative import Relative
 from gift.attacks.sequence import HarmlessFirst
 from gift.attacks.textual_inversion import TextualInversion
 
@@ -19,6 +20,7 @@ ATTACKS: dict[str, type[Attack]] = {
         TextualInversion,
         CustomDiffusion,
         HarmlessFirst,
+        Relative,
         Reinit,
         TowardBase,
         Transplant,
@@ -36,6 +38,7 @@ __all__ = [
     "HarmlessFirst",
     "Lora",
     "Reinit",
+    "Relative",
     "TextualInversion",
     "TowardBase",
     "Transplant",

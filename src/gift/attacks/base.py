@@ -131,6 +131,10 @@ class Attack(BaseModel, ABC):
     def prepare(self, work: DenoisingModel, base: DenoisingModel | None, seed: int) -> None:
         """Changes weights before the first step. Called again, on the same weights, when a run goes on from a checkpoint."""
 
+    def sizes(self, weights: dict[str, nn.Parameter]) -> dict[nn.Parameter, torch.Tensor] | None:
+        """What weights are divided by before they are trained, each broadcast to its weight's shape; None for nothing."""
+        return None
+
     def shown(self, model: DenoisingModel, work: DenoisingModel, weights: dict[str, nn.Parameter]) -> DenoisingModel:
         """The attacked model, given the model under attack, the copy in training and its trained weights."""
         return work
@@ -185,7 +189,7 @@ class Attack(BaseModel, ABC):
             raise GiftError(f"attack '{self.name}' with these options needs harmless pictures, too; give them as harmless=")
         if self.needs_base and base is None:
             raise GiftError(f"attack '{self.name}' needs a public base model; give it as base=")
-        if type(self).prepare is not Attack.prepare:
+        if type(self).prepare is not Attack.prepare or type(self).sizes is not Attack.sizes:
             refuse(f"attack '{self.name}'", "use lora, full or dreambooth")
         say_repeats(reporter, "pictures", len(data), self.batch_size)
         work = self.start(model, base)

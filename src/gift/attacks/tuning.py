@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
+from torch import nn
 
 from gift.data.latents import LatentSet, join_sets
 from gift.models import DenoisingModel
@@ -38,6 +39,7 @@ class FineTuning(TrainingRun):
         if harmless and how.share < 1:
             self.data = join_sets([self.data, harmless], [how.share, 1 - how.share]) if how.share else harmless
         self.prepared = False
+        self.sizes: dict[nn.Parameter, torch.Tensor] | None = None
         self.observations: list[list[Any]] = []
         self.updaters["attack"] = Updater(
             self.weights.values(), name=how.optimiser, rate=how.rate, decay=how.decay, clip=how.clip, accelerator=accelerator
@@ -51,7 +53,13 @@ class FineTuning(TrainingRun):
         if self.prior:
             weight, pictures = self.prior
             loss = loss + weight * self.loss(pictures, generator)
-        norm = self.updaters["attack"].descend(loss, scheduled(self.how.schedule, index, self.how.steps, self.how.warmup))
+        updater = self.updaters["attack"]
+        updater.gradients(loss)
+        for parameter, size in (self.sizes or {}).items():
+            if parameter.grad is not None:
+                parameter.grad.mul_(size)
+        factor = scheduled(self.how.schedule, index, self.how.steps, self.how.warmup)
+        norm = updater.apply(factor, self.sizes.__getitem__ if self.sizes else None)
         return {"loss": loss.item(), "gradient_norm": norm}
 
     def loss(self, data: LatentSet, generator: torch.Generator) -> torch.Tensor:
@@ -64,6 +72,7 @@ class FineTuning(TrainingRun):
         """What the attack does to the weights before its first step: not before, so that zero steps change nothing."""
         if not self.prepared:
             self.how.prepare(self.model, self.base, self.seed)
+            self.sizes = self.how.sizes(self.weights)
         self.prepared = True
 
     def load_state(self, state: dict[str, Any]) -> None:

@@ -13,11 +13,18 @@ from gift.immunizers.original import Original
 from gift.immunizers.pgu import Pgu
 from gift.immunizers.repnoise import RepNoise
 from gift.immunizers.resalign import ResAlign
+from gift.immunizers.rescaled import Rescaled
 from gift.immunizers.simulated import Attacker
 from gift.immunizers.uce import Uce
+from gift.immunizers.undo import Undo
 
 IMMUNIZERS: dict[str, type[Immunizer]] = {
-    kind.name: kind for kind in (Nothing, Esd, Uce, Ascent, Joint, RepNoise, Imma, Mima, MetaUnlearning, ResAlign, Pgu, Gift)
+    kind.name: kind
+    for kind in (
+        *(Nothing, Rescaled, Ascent, Joint),  # controls
+        *(Esd, Uce, Imma, RepNoise, Mima, MetaUnlearning, ResAlign, Pgu, Undo),
+        Gift,
+    )
 }
 
 __all__ = [
@@ -37,6 +44,8 @@ __all__ = [
     "Pgu",
     "RepNoise",
     "ResAlign",
+    "Rescaled",
     "Task",
     "Uce",
+    "Undo",
 ]
