@@ -183,7 +183,8 @@ def found(summary: Summary) -> str:
             continue
         how, left = row["attack_found"], share_left(row.get("safe_after"))
         told = ", ".join([how["name"], f"{how['rate']:.1e}", *(how[name] for name in ("optimiser", "schedule") if name in how)])
-        told += f", {how['harmless_steps']} harmless steps" if how.get("harmless_steps") else ""
+        first = how.get("harmless_steps") or 0
+        told += f", {first} harmless step{'s' if first > 1 else ''}" if first else ""
         told += ", text encoder" if how.get("text_encoder") else ""
         mine, control = ([(int(step), score) for step, score in row[name]] for name in ("curve", "control_curve"))
         curves = [mine, control, never_learned(row["concept"], how, mine[-1][0])]
