@@ -66,7 +66,7 @@ def test_no_mean_and_no_merged_adapter_is_ever_not_finite(
     value: float,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def spoil(self: Updater, factor: float = 1.0) -> float:
+    def spoil(self: Updater, factor: float = 1.0, scale: Any = None) -> float:
         self.parameters[0].data.flatten()[0] = value
         return 1.0
 
