@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from gift.attacks import Attack, Full, Relative
+from gift.attacks import Attack, Full, Relative, relative
 from gift.attacks.relative import FLOOR, size_of
 from gift.data.latents import LatentSet
 from gift.immunizers import Rescaled
-from gift.models import DenoisingModel
+from gift.models import DenoisingModel, load
 from gift.models.sd import StableDiffusion
 
 
@@ -38,6 +38,16 @@ def test_what_is_zero_has_a_size() -> None:
     assert float(size_of(torch.zeros(7))) == pytest.approx(FLOOR)
     assert size_of(torch.zeros(2, 3)).unique().tolist() == pytest.approx([FLOOR])
     assert float(size_of(torch.full((4,), -2.0))) == 2.0
+
+
+def test_rounds_and_rate_are_as_their_texts_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = [p.detach() for p in load("tiny").denoiser.parameters()]
+    rms = (sum(float(w.square().sum()) for w in weights) / sum(w.numel() for w in weights)) ** 0.5
+    assert rms == pytest.approx(0.14, abs=0.005)
+    assert Relative().rate == pytest.approx(Full().rate / rms, rel=0.05)
+    few = [size_of(w) for w in weights]
+    monkeypatch.setattr(relative, "ROUNDS", 200)
+    assert max(float((a / size_of(w) - 1).abs().max()) for a, w in zip(few, weights, strict=True)) < 1e-6
 
 
 def losses(how: Attack, model: DenoisingModel, data: LatentSet) -> list[float]:

@@ -43,8 +43,7 @@ def size_of(weight: torch.Tensor) -> torch.Tensor:
     """r_i c_j for a matrix (out, in) or a convolution (out, in, ...), of shape (out, in, 1...); a vector's root mean square, ()."""
     if weight.ndim < 2:
         return weight.square().mean().sqrt().clamp(min=FLOOR)
-    squares = weight.square().flatten(2).mean(2) if weight.ndim > 2 else weight.square()
-    squares = squares.double().clamp(min=1e-30)
+    squares = weight.square().reshape(*weight.shape[:2], -1).mean(2).double().clamp(min=1e-30)
     rows, columns = (torch.ones(n, dtype=squares.dtype, device=squares.device) for n in squares.shape)
     for _ in range(ROUNDS):
         rows = (squares / columns).mean(1)

@@ -55,11 +55,12 @@ class RescaledRun(Method):
 
     @torch.no_grad()
     def step(self, index: int, generator: torch.Generator) -> Logs:
-        """All multiplications."""
-        tensors = list(written(self.task.model.denoiser))
-        for tensor in tensors:
+        """All multiplications; tells the share of the denoiser's weights that were multiplied."""
+        count = 0
+        for tensor in written(self.task.model.denoiser):
             tensor.mul_(self.how.factor)
-        return {"tensors": float(len(tensors))}
+            count += tensor.numel()
+        return {"share": count / sum(p.numel() for p in self.weights.values())}
 
 
 def written(unet: nn.Module) -> Iterator[nn.Parameter]:

@@ -67,7 +67,7 @@ class UndoRun(Method):
 
 @torch.no_grad()
 def damage(weights: Iterable[nn.Parameter], alpha: float, beta: float, generator: torch.Generator) -> None:
-    """Shrinks weights to 1 - alpha of them, in place, and adds alpha beta N, N of Xavier uniform where there are two dimensions."""
+    """Shrinks weights to 1 - alpha of them, in place, and adds alpha beta N, Xavier's where there are two or more dimensions."""
     for parameter in weights:
         noise = torch.zeros(parameter.shape)
         if noise.ndim > 1:
