@@ -29,6 +29,7 @@ from gift.immunizers import (
     RepNoise,
     ResAlign,
     Rescaled,
+    Seam,
     Uce,
     Undo,
 )
@@ -52,6 +53,7 @@ MOVING: list[Immunizer] = [
     MetaUnlearning(steps=4, batch_size=2, sampler_steps=3, attacker=ATTACKER),
     ResAlign(steps=4, batch_size=2, attacker=ATTACKER, iterations=2),
     Undo(steps=4, batch_size=2),
+    Seam(steps=4, batch_size=2),
     Gift.plain(steps=4, batch_size=2),
     Gift(steps=4, batch_size=2, spare=0.5),
     Gift.plain(steps=3, settle_steps=1, safe_steps=2, batch_size=2, noise_weight=0.5, noise="matched", rescale=1.0),

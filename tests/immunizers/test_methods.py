@@ -12,7 +12,22 @@ from accelerate import Accelerator
 from torch import nn
 
 from gift.data.latents import LatentSet
-from gift.immunizers import Ascent, Attacker, Esd, Gift, Imma, Immunizer, Joint, MetaUnlearning, Mima, Pgu, ResAlign, Uce, Undo
+from gift.immunizers import (
+    Ascent,
+    Attacker,
+    Esd,
+    Gift,
+    Imma,
+    Immunizer,
+    Joint,
+    MetaUnlearning,
+    Mima,
+    Pgu,
+    ResAlign,
+    Seam,
+    Uce,
+    Undo,
+)
 from gift.immunizers.base import Method, Task
 from gift.immunizers.gift import GiftRun
 from gift.immunizers.imma import ADAPTER, ImmaRun
@@ -301,6 +316,7 @@ def names_matching(state: State, *words: str) -> set[str]:
         (MetaUnlearning(steps=2, batch_size=1, sampler_steps=2, variant="x", attacker=Attacker(steps=1)), (".attn2.",), True),
         (ResAlign(steps=2, batch_size=1, attacker=Attacker(steps=1, rank=1), train="^mid_block"), ("mid_block.",), True),
         (Undo(steps=2, batch_size=1, train="cross-attention"), (".attn2.",), True),
+        (Seam(steps=2, batch_size=1, train="cross-attention"), (".attn2.",), True),
         (Ascent(steps=2, batch_size=1, train="cross-attention"), (".attn2.",), True),
         (Joint(steps=2, batch_size=1, train="^mid_block"), ("mid_block.",), True),
         (
@@ -333,6 +349,7 @@ def test_only_the_chosen_weights_move(
         Gift.plain(steps=15, batch_size=4, immunize_rate=2e-3, project=False, attacker=Attacker(steps=1, batch_size=2)),
         Imma(steps=15, batch_size=4, immunize_rate=1e-2),
         Pgu(steps=15, batch_size=4, rate=1e-2),
+        Seam(steps=15, batch_size=4, rate=1e-3, ascent_weight=5.0),
         Mima(steps=15, batch_size=4, rate=5e-3, prior_weight=0.0),
         ResAlign(steps=15, batch_size=4, rate=1e-3, retain=0.0, attacker=Attacker(steps=1, batch_size=2)),
         MetaUnlearning(steps=15, batch_size=4, rate=1e-3, erase=0.0, resist=5.0, attacker=Attacker(steps=1, batch_size=2)),

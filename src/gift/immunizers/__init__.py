@@ -14,6 +14,7 @@ from gift.immunizers.pgu import Pgu
 from gift.immunizers.repnoise import RepNoise
 from gift.immunizers.resalign import ResAlign
 from gift.immunizers.rescaled import Rescaled
+from gift.immunizers.seam import Seam
 from gift.immunizers.simulated import Attacker
 from gift.immunizers.uce import Uce
 from gift.immunizers.undo import Undo
@@ -22,7 +23,7 @@ IMMUNIZERS: dict[str, type[Immunizer]] = {
     kind.name: kind
     for kind in (
         *(Nothing, Rescaled, Ascent, Joint),  # controls
-        *(Esd, Uce, Imma, RepNoise, Mima, MetaUnlearning, ResAlign, Pgu, Undo),
+        *(Esd, Uce, Imma, RepNoise, Mima, MetaUnlearning, ResAlign, Pgu, Undo, Seam),
         Gift,
     )
 }
@@ -45,6 +46,7 @@ __all__ = [
     "RepNoise",
     "ResAlign",
     "Rescaled",
+    "Seam",
     "Task",
     "Uce",
     "Undo",

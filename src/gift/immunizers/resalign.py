@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import ClassVar, Literal
 
@@ -14,7 +14,7 @@ from gift.errors import GiftError
 from gift.immunizers.base import Immunizer, Method, Task
 from gift.immunizers.original import outputs_ahead
 from gift.immunizers.simulated import Attacker, SimulatedAttack
-from gift.immunizers.terms import Bound, add_gradients, bounded, total_norm
+from gift.immunizers.terms import Bound, Vectors, add_gradients, bounded, taken, total_norm
 from gift.models import DenoisingModel
 from gift.parallel import average_gradients
 from gift.sharding import refuse
@@ -23,8 +23,6 @@ from gift.training.updates import Rate, Updater
 
 HALVINGS = 5
 """How often the fixed-point iteration's step is halved before the term is left out (the code's)."""
-
-Vectors = list[torch.Tensor]
 
 
 class ResAlign(Immunizer):
@@ -142,14 +140,6 @@ def refuse_what_has_no_second_order(model: DenoisingModel) -> None:
     """
     if model.micro_batches > 1 or model.scaler is not None or model.compiled:
         raise GiftError("ResAlign differentiates twice; leave accumulate, compile and fp16 out (bf16 works)")
-
-
-def taken(weights: Sequence[torch.nn.Parameter]) -> Vectors:
-    """The weights' gradients, which the weights no longer hold; zeros where there is none."""
-    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in weights]
-    for parameter in weights:
-        parameter.grad = None
-    return gradients
 
 
 def through_envelope(gradient: Vectors, product: Callable[[Vectors], Vectors], iterations: int) -> Vectors:

@@ -19,6 +19,8 @@ from gift.sharding import whole
 Bound = Literal["identity", "log", "hinge"]
 Distance = Literal["mse", "mmd"]
 Noise = Literal["standard", "matched"]
+Vectors = list[torch.Tensor]
+"""One tensor for each weight, of its shape."""
 
 LAYERS = SEPARATE.layers
 FLOOR = 0.1
@@ -161,6 +163,15 @@ def add_gradients(weights: Iterable[nn.Parameter], more: Iterable[torch.Tensor |
     for parameter, gradient in zip(weights, more, strict=True):
         if gradient is not None:
             parameter.grad = factor * gradient if parameter.grad is None else parameter.grad + factor * gradient
+
+
+def taken(weights: Iterable[nn.Parameter]) -> Vectors:
+    """The weights' gradients, which the weights no longer hold; zeros where there is none."""
+    gradients = []
+    for parameter in weights:
+        gradients.append(torch.zeros_like(parameter) if parameter.grad is None else parameter.grad)
+        parameter.grad = None
+    return gradients
 
 
 def total_norm(tensors: list[torch.Tensor]) -> torch.Tensor:
