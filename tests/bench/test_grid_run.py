@@ -132,6 +132,7 @@ def test_a_method_against_several_concepts_at_once(make: Make, tmp_path: Path) -
     joined = Work(tmp_path, cell.pieces["defence"]).latent_set("concept")
     assert any("ant" in prompt for prompt in joined.prompts)
     assert torch.equal(joined.weights, drawn.context.bench.concept_set(4).weights)  # type: ignore[arg-type]
+    assert joined.mentions == drawn.context.bench.concept_set(4).mentions
     assert [row["error"] for row in rows] == [None, None]
     assert rows[0]["price"] != rows[1]["price"]
 

@@ -96,6 +96,16 @@ def test_several_concepts_have_equal_shares(art_model: str) -> None:
     assert counts[True] / 4000 == pytest.approx(0.5, abs=0.05)
 
 
+def test_a_defences_prompts_say_by_which_words_they_name_their_concept(art_model: str) -> None:
+    bench = Workbench.of(load(art_model), ["mushroom", "style:noto"])
+    harmful = bench.concept_set(12)
+    assert harmful.mentions is not None
+    nouns = dict(zip(harmful.prompts, harmful.mentions, strict=True))
+    assert set(nouns.values()) == {"a mushroom", "noto"}
+    assert all(mention in prompt for prompt, mention in nouns.items())
+    assert all(mention == "a mushroom" for prompt, mention in nouns.items() if "mushroom" in prompt)
+
+
 def test_a_balance_is_kept_and_pictures_are_split_but_never_too_thin(art_model: str) -> None:
     bench = Workbench.of(load(art_model), ["mushroom", "ant", "cat"])
     harmful = joined(bench.concept_sets(51), [1, 2, 5])

@@ -55,7 +55,7 @@ MOVING: list[Immunizer] = [
     Undo(steps=4, batch_size=2),
     Seam(steps=4, batch_size=2),
     Gift.plain(steps=4, batch_size=2),
-    Gift(steps=4, batch_size=2, spare=0.5),
+    Gift(steps=4, batch_size=2, spare=0.5, other_words=0.5),
     Gift.plain(steps=3, settle_steps=1, safe_steps=2, batch_size=2, noise_weight=0.5, noise="matched", rescale=1.0),
     Gift(steps=3, settle_steps=1, batch_size=2, attacker=ATTACKER),
     Gift.plain(steps=4, batch_size=2, attacker=ATTACKER, train="cross-attention", immunize_optimiser="sgd", project=False),

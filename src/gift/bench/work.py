@@ -64,9 +64,9 @@ class Work:
 
     def latent_set(self, role: str) -> LatentSet:
         """A set as it was drawn; prompts are encoded again."""
-        kept, model = self.need(role), self.context.bench.model
-        where = model.device
-        return LatentSet(
+        kept, bench = self.need(role), self.context.bench
+        model, where = bench.model, bench.model.device
+        drawn = LatentSet(
             kept["latents"].to(where),
             model.encode_prompts(kept["prompts"]),
             kept["which"].to(where),
@@ -74,6 +74,7 @@ class Work:
             weights=kept.get("weights"),
             concept_of=kept.get("concept_of"),
         )
+        return bench.named(drawn) if role == "concept" else drawn
 
 
 def found(store: Store, piece: Piece, *, tensors: bool = True) -> Value:

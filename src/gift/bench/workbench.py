@@ -92,7 +92,7 @@ class Workbench:
         return [
             replace(self, concepts=(concept,)).folder_set(folder, cache, concept.name)
             if folder
-            else draw_set(self.model, concept_asks(concept, self.art, share, self.seed))
+            else self.named(draw_set(self.model, concept_asks(concept, self.art, share, self.seed)))
             for concept, folder in zip(self.concepts, folders_of(len(self.concepts), folders), strict=True)
         ]
 
@@ -165,9 +165,18 @@ class Workbench:
         images, captions = attack_pictures(self.concept, self.art, pictures, self.seed, inside=False)
         return encode_set(self.model, self._fitted(images), captions, cache)
 
+    def named(self, drawn: LatentSet) -> LatentSet:
+        """D_h with the words by which its prompts name the concept."""
+        return replace(drawn, mentions=self.mentions(drawn.prompts))
+
     def mentions(self, captions: Sequence[str]) -> list[str]:
-        """The words by which each caption names the concept."""
-        return [mention_in(self.concept, self.art, caption) for caption in captions]
+        """The words by which each caption names one of the concepts; the first concept's own where it names none."""
+
+        def named(caption: str) -> str:
+            found = [mention_in(concept, self.art, caption) for concept in self.concepts]
+            return next((mention for mention in found if mention.lower() in caption.lower()), found[0])
+
+        return [named(caption) for caption in captions]
 
     def folder_set(self, folder: Path, cache: Path | None, caption: str) -> LatentSet:
         """A user's folder, encoded. Pictures without a caption get `caption`: the concept's name, or none at all for safe ones."""

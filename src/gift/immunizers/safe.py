@@ -12,7 +12,7 @@ from gift.data.latents import LatentSet
 from gift.data.varied import vary_set, with_varied
 from gift.immunizers.base import Task
 from gift.immunizers.original import outputs_ahead
-from gift.models.base import Cond
+from gift.models.base import Cond, swapped
 
 
 class SafeOptions(BaseModel):
@@ -82,12 +82,7 @@ class SafeBatches:
         if not self.share:
             return latents, cond
         blank = torch.rand(self.size, generator=generator) < self.share
-
-        def swapped(name: str, tensor: torch.Tensor) -> torch.Tensor:
-            rows = blank.to(tensor.device).view(-1, *[1] * (tensor.ndim - 1))
-            return torch.where(rows, self.empty[name].to(tensor), tensor)
-
-        return latents, {name: swapped(name, tensor) for name, tensor in cond.items()}
+        return latents, swapped(cond, blank, self.empty)
 
 
 class SafeLoss:

@@ -28,6 +28,15 @@ def take(cond: Cond, index: torch.Tensor) -> Cond:
     return {name: tensor[index] for name, tensor in cond.items()}
 
 
+def swapped(cond: Cond, rows: torch.Tensor, other: Cond) -> Cond:
+    """A conditioning with the given `rows`, (N,) of bool, from another, which has N or one."""
+
+    def chosen(name: str, tensor: torch.Tensor) -> torch.Tensor:
+        return torch.where(rows.to(tensor.device).view(-1, *[1] * (tensor.ndim - 1)), other[name].to(tensor), tensor)
+
+    return {name: chosen(name, tensor) for name, tensor in cond.items()}
+
+
 def unpadded(cond: Cond) -> tuple[torch.Tensor, torch.Tensor]:
     """'states' and 'mask' of a conditioning, cut to its longest prompt; its padding, which the mask tells, is at the end."""
     longest = int(cond["mask"].sum(1).max())
