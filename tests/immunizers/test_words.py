@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -12,11 +11,11 @@ from accelerate import Accelerator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gift.data.latents import LatentSet
+from gift.data.latents import LatentSet, encode_set
 from gift.immunizers import Gift, Task
 from gift.immunizers.concept_loss import ConceptLoss
-from gift.immunizers.words import FEWEST, ConceptBatches, made_up
-from gift.models.base import Cond
+from gift.immunizers.terms import watch_layers
+from gift.immunizers.words import FEWEST, Renamed, made_up
 from gift.models.sd import StableDiffusion
 
 
@@ -24,20 +23,6 @@ from gift.models.sd import StableDiffusion
 def task(random_model: StableDiffusion, concept_set: LatentSet, safe_set: LatentSet) -> Task:
     named = replace(concept_set, mentions=["fox", "a fox"])
     return Task(random_model.copy(), named, safe_set, Accelerator(cpu=True), 3)
-
-
-def asked_for(task: Task, share: float, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The prompts that batches with that share of made-up words encode."""
-    asked: list[str] = []
-    encode = task.model.encode_prompts
-
-    def listening(prompts: Sequence[str]) -> Cond:
-        asked.extend(prompts)
-        return encode(prompts)
-
-    monkeypatch.setattr(task.model, "encode_prompts", listening)
-    ConceptBatches(task, share)
-    return asked
 
 
 @settings(max_examples=60, deadline=None)
@@ -50,43 +35,53 @@ def test_made_up_words_are_pronounceable_and_seeded(seed: int, count: int) -> No
     assert count < 5 or words != made_up(seed + 1, count)
 
 
-def test_without_a_share_batches_are_the_sets_own(task: Task) -> None:
-    own = task.concept.batch(5, torch.Generator().manual_seed(2))
-    drawn = ConceptBatches(task, 0.0)(5, torch.Generator().manual_seed(2))
-    assert torch.equal(own[0], drawn[0])
-    assert all(torch.equal(own[1][name], drawn[1][name]) for name in own[1])
-
-
-def test_prompts_are_the_concepts_with_another_word(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
-    prompts = asked_for(task, 0.5, monkeypatch)
-    words = made_up(3, FEWEST)
+def test_prompts_are_the_concepts_with_another_word(task: Task) -> None:
     assert task.concept.prompts == ["fox", "a fox"]
-    assert prompts == [word if i % 2 == 0 else f"a {word}" for i, word in enumerate(words)]
+    words = made_up(3, FEWEST)
+    assert Renamed(task.model, task.concept, 3).prompts == [word if i % 2 == 0 else f"a {word}" for i, word in enumerate(words)]
 
 
-def test_prompts_that_name_nothing_are_replaced(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
-    nameless = replace(task, concept=replace(task.concept, mentions=None))
-    assert asked_for(nameless, 1.0, monkeypatch) == [f"a picture of {word}" for word in made_up(3, FEWEST)]
+def test_prompts_that_name_nothing_are_replaced(task: Task) -> None:
+    nameless = replace(task.concept, mentions=None)
+    assert Renamed(task.model, nameless, 3).prompts == [f"a picture of {word}" for word in made_up(3, FEWEST)]
 
 
-@pytest.mark.parametrize("share", [0.25, 1.0])
-def test_that_share_stands_under_them_and_keeps_its_picture(task: Task, share: float) -> None:
-    latents, cond = ConceptBatches(task, share)(2000, torch.Generator().manual_seed(5))
-    pick = task.concept.draw(2000, torch.Generator().manual_seed(5))
-    plain, own = task.concept.at(pick)
-    assert torch.equal(latents, plain)
-    same = (cond["states"] == own["states"]).flatten(1).all(1)
-    assert (~same).float().mean() == pytest.approx(share, abs=0.03)
-    # A picture keeps the form of its prompt, 'fox' or 'a fox': the first word's state after the beginning is the article's.
-    article = task.model.encode_prompts(["a fox"])["states"][0, 1]
-    forms = (cond["states"][:, 1] - article).abs().amax(1) < 1e-5
-    assert torch.equal(forms, (own["states"][:, 1] - article).abs().amax(1) < 1e-5)
+def test_a_set_of_many_prompts_has_a_word_for_each(random_model: StableDiffusion) -> None:
+    prompts = [f"fox {letter}" for letter in "abcdefghijklmnopqrstuvwxyz"] * 3
+    prompts = [f"{prompt} {i // 26}" for i, prompt in enumerate(prompts)]
+    data = encode_set(random_model, torch.zeros(78, 3, 16, 16, dtype=torch.uint8), prompts, mentions=["fox"] * 78)
+    assert [p.split()[1:] for p in Renamed(random_model, data, 0).prompts] == [p.split()[1:] for p in prompts]
 
 
-def test_the_concepts_loss_is_on_such_batches(task: Task) -> None:
-    loss, _ = ConceptLoss(Gift(other_words=0.5), task, 4)(torch.Generator().manual_seed(1))
+def test_pictures_keep_the_form_of_their_prompt(task: Task) -> None:
+    renamed = Renamed(task.model, task.concept, 3)
+    latents, cond = renamed.batch(500, torch.Generator().manual_seed(5))
+    pick = task.concept.draw(500, torch.Generator().manual_seed(5))
+    assert torch.equal(latents, task.concept.latents[pick])
+    rows = [(renamed.cond["states"] == row).flatten(1).all(1).nonzero()[0, 0].item() for row in cond["states"]]
+    assert [int(row) % 2 for row in rows] == task.concept.which[pick].tolist()
+    assert len(set(rows)) > 0.9 * FEWEST
+
+
+@pytest.mark.parametrize(("share", "own", "other"), [(0.0, 8, 0), (0.01, 7, 1), (0.25, 6, 2), (1.0, 0, 8)])
+def test_each_kind_has_a_bound_of_its_own(task: Task, share: float, own: int, other: int) -> None:
+    how = Gift(other_words=share, ascent_weight=3.0)
+    loss, objective = ConceptLoss(how, task, 8)(torch.Generator().manual_seed(1))
+    generator, losses = torch.Generator().manual_seed(1), torch.zeros(2)
+    for place, size, data in ((1, other, Renamed(task.model, task.concept, 3)), (0, own, task.concept)):
+        if size:
+            losses[place] = task.model.loss(*data.batch(size, generator), generator).mean().detach()
+    shares = torch.tensor([own, other]) / 8
+    assert float(loss) == pytest.approx(float((shares * losses).sum()), rel=1e-5)
+    assert float(objective.detach()) == pytest.approx(-3 * float((shares * torch.log1p(losses)).sum()), rel=1e-5)
+
+
+def test_noising_is_of_the_concepts_own_words(task: Task) -> None:
+    how = Gift(other_words=0.5, ascent_weight=0.0, noise_weight=1.0)
     generator = torch.Generator().manual_seed(1)
-    batch = ConceptBatches(task, 0.5)(4, generator)
-    assert float(loss) == pytest.approx(float(task.model.mean_loss(*batch, generator).detach()), rel=1e-5)
-    plain, _ = ConceptLoss(Gift(), task, 4)(torch.Generator().manual_seed(1))
-    assert float(loss) != pytest.approx(float(plain), rel=1e-3)
+    _, objective = ConceptLoss(how, task, 4)(torch.Generator().manual_seed(1))
+    task.model.mean_loss(*Renamed(task.model, task.concept, 3).batch(2, generator), generator)
+    layers = watch_layers(task.model, how.layers, how.noise, how.distance)
+    with layers.watching():
+        task.model.mean_loss(*task.concept.batch(2, generator), generator)
+    assert float(objective.detach()) == pytest.approx(float(layers.distance_to_noise(generator).detach()), rel=1e-5)

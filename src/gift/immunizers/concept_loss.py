@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from pydantic import BaseModel, Field
 
+from gift.data.latents import LatentSet
 from gift.immunizers.base import Task
 from gift.immunizers.terms import Bound, Distance, Noise, bounded, watch_layers
-from gift.immunizers.words import ConceptBatches
+from gift.immunizers.words import Renamed
 
 
 class ConceptTerms(BaseModel):
@@ -24,7 +25,7 @@ class ConceptTerms(BaseModel):
         default=0.0,
         ge=0,
         le=1,
-        description="share of the concept's pictures that stand under made-up words, as an attacker may have one (docs/tuning.md)",
+        description="share of the concept's pictures that stand under made-up words, as attackers may have one (off: docs/tuning.md)",
     )
     layers: str = Field(default="attention", description="layers whose representations are noised (choice)")
     distance: Distance = Field(default="mse", description="distance to noise: mse, or mmd as RepNoise (choice)")
@@ -33,6 +34,9 @@ class ConceptTerms(BaseModel):
 
 class ConceptLoss:
     """beta R - gamma b(L) on batches of D_h, all from one forward.
+
+    With `other_words` a share s of the pictures stands under made-up words, in a forward and under a bound of its own:
+    b(L) is (1 - s) b(L_own) + s b(L_renamed), so that neither grows in the other's stead; R stays with the concept's own words.
 
     Args:
         how: the terms.
@@ -47,19 +51,23 @@ class ConceptLoss:
         self.how = how
         self.task = task
         self.batch_size = batch_size
-        self.draw = ConceptBatches(task, how.other_words)
+        renamed = max(1, round(how.other_words * batch_size)) if how.other_words else 0
+        self.draws: list[tuple[int, LatentSet | Renamed]] = [(batch_size - renamed, task.concept)] if renamed < batch_size else []
+        if renamed:
+            self.draws.insert(0, (renamed, Renamed(task.model, task.concept, task.seed)))
         self.layers = watch_layers(task.model, how.layers, how.noise, how.distance) if how.noise_weight else None
 
     def __call__(self, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """L(theta; D_h), without a gradient, and beta R - gamma b(L); both ()."""
         how, model = self.how, self.task.model
-        batch = self.draw(self.batch_size, generator)
-        with self.layers.watching() if self.layers else nullcontext():
-            loss = model.mean_loss(*batch, generator)
-        objective = -how.ascent_weight * bounded(loss, how.bound, how.ceiling)
+        with self.layers.watching() if self.layers else nullcontext():  # the last forward counts
+            losses = [model.mean_loss(*data.batch(size, generator), generator) for size, data in self.draws]
+        shares = [size / self.batch_size for size, _ in self.draws]
+        terms = [share * bounded(loss, how.bound, how.ceiling) for share, loss in zip(shares, losses, strict=True)]
+        objective = -how.ascent_weight * torch.stack(terms).sum()
         if self.layers:
             objective = how.noise_weight * self.layers.distance_to_noise(generator) + objective
-        return loss.detach(), objective
+        return torch.stack([share * loss.detach() for share, loss in zip(shares, losses, strict=True)]).sum(), objective
 
     def state(self) -> dict[str, Any]:
         """The layers' running moments."""
