@@ -25,7 +25,7 @@ class ConceptTerms(BaseModel):
         default=0.0,
         ge=0,
         le=1,
-        description="share of the concept's pictures that stand under made-up words, as attackers may have one (off: docs/tuning.md)",
+        description="share of the concept's pictures under made-up words, as an attacker may have one (off: docs/tuning.md)",
     )
     layers: str = Field(default="attention", description="layers whose representations are noised (choice)")
     distance: Distance = Field(default="mse", description="distance to noise: mse, or mmd as RepNoise (choice)")
