@@ -215,6 +215,7 @@ WITHOUT_EFFECT = {
     "empty_share": 0.0,
     "varied_share": 0.0,
     "varied_concept": 0.0,
+    "other_words": 0.0,
     "falling_share": 0.0,
     "spare": 0.0,
 }
