@@ -106,6 +106,11 @@ def test_a_defences_prompts_say_by_which_words_they_name_their_concept(art_model
     assert all(mention == "a mushroom" for prompt, mention in nouns.items() if "mushroom" in prompt)
 
 
+def test_a_concepts_name_inside_another_word_is_no_mention(random_model: StableDiffusion) -> None:
+    bench = Workbench.of(random_model, ["ant", "elephant"])
+    assert bench.mentions(["a photo of elephant", "a photo of ant", "a sea"]) == ["elephant", "ant", "ant"]
+
+
 def test_a_balance_is_kept_and_pictures_are_split_but_never_too_thin(art_model: str) -> None:
     bench = Workbench.of(load(art_model), ["mushroom", "ant", "cat"])
     harmful = joined(bench.concept_sets(51), [1, 2, 5])

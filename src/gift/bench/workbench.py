@@ -16,7 +16,7 @@ from gift.data.attack_pictures import attack_pictures
 from gift.data.concept import Concept, parse_concept, speaks_art
 from gift.data.folder import load_folder
 from gift.data.latents import LatentSet, draw_set, encode_set, join_sets, shares_of
-from gift.data.mention import mention_in
+from gift.data.mention import mention_in, says
 from gift.data.prompts import Ask, concept_asks, evaluation_asks, names, safe_asks, safe_evaluation_asks
 from gift.errors import GiftError
 from gift.metrics.concept import ConceptScorer
@@ -172,11 +172,11 @@ class Workbench:
     def mentions(self, captions: Sequence[str]) -> list[str]:
         """The words by which each caption names one of the concepts; the first concept's own where it names none."""
 
-        def named(caption: str) -> str:
+        def mention(caption: str) -> str:
             found = [mention_in(concept, self.art, caption) for concept in self.concepts]
-            return next((mention for mention in found if mention.lower() in caption.lower()), found[0])
+            return next((words for words in found if says(caption, words)), found[0])
 
-        return [named(caption) for caption in captions]
+        return [mention(caption) for caption in captions]
 
     def folder_set(self, folder: Path, cache: Path | None, caption: str) -> LatentSet:
         """A user's folder, encoded. Pictures without a caption get `caption`: the concept's name, or none at all for safe ones."""

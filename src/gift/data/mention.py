@@ -20,6 +20,11 @@ def _pattern(mention: str) -> re.Pattern[str]:
     return re.compile(rf"(?<!\w)(?:an?\s+)?{bare}s?(?!\w)", re.IGNORECASE)
 
 
+def says(caption: str, mention: str) -> bool:
+    """Whether a caption has a mention's words, as whole ones."""
+    return _pattern(mention).search(caption) is not None
+
+
 def mention_in(concept: Concept, art: Art | None, caption: str) -> str:
     """The words by which a caption names the concept; the concept's own where it does not.
 
@@ -31,7 +36,7 @@ def mention_in(concept: Concept, art: Art | None, caption: str) -> str:
     if art is None or concept.kind != "category":
         return own
     nouns = sorted((o.noun for o in art.objects if o.category == own), key=len, reverse=True)  # 'a hot dog' before 'a dog'
-    return next((noun for noun in nouns if _pattern(noun).search(caption)), own)
+    return next((noun for noun in nouns if says(caption, noun)), own)
 
 
 def reworded(prompt: str, mention: str, word: Word) -> str:

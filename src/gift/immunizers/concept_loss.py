@@ -52,9 +52,11 @@ class ConceptLoss:
         self.task = task
         self.batch_size = batch_size
         renamed = max(1, round(how.other_words * batch_size)) if how.other_words else 0
-        self.draws: list[tuple[int, LatentSet | Renamed]] = [(batch_size - renamed, task.concept)] if renamed < batch_size else []
+        self.draws: list[tuple[int, LatentSet | Renamed]] = []
         if renamed:
-            self.draws.insert(0, (renamed, Renamed(task.model, task.concept, task.seed)))
+            self.draws.append((renamed, Renamed(task.model, task.concept, task.seed)))
+        if renamed < batch_size:
+            self.draws.append((batch_size - renamed, task.concept))
         self.layers = watch_layers(task.model, how.layers, how.noise, how.distance) if how.noise_weight else None
 
     def __call__(self, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:

@@ -73,17 +73,19 @@ class SeamRun(Method):
         batch = self.task.concept.batch(how.batch_size, generator)
         before_concept = generator.get_state()
         concept_loss, concept = self.gradient(self.task.model.mean_loss(*batch, generator))
-        norms = total_norm(safe).clamp(min=TINY), total_norm(concept).clamp(min=TINY)
-        cosine = sum((s * h).sum() for s, h in zip(safe, concept, strict=True)) / norms[0] / norms[1]
+        lengths = total_norm(safe).clamp(min=TINY), total_norm(concept).clamp(min=TINY)
+        cosine = sum((s * h).sum() for s, h in zip(safe, concept, strict=True)) / lengths[0] / lengths[1]
         factor = how.ascent_weight * slope(concept_loss, how.bound, how.ceiling)
         total = [s - factor * h for s, h in zip(safe, concept, strict=True)]
-        if how.coupling:
-            with self.moved(how.epsilon / norms[1], concept, -how.epsilon * cosine / norms[0], safe):
-                there = self.gradient(self.safe_loss(index, restored(before_safe)))[1]
-            add_difference(total, there, safe, how.coupling / how.epsilon / norms[0])
-            with self.moved(how.epsilon / norms[0], safe, -how.epsilon * cosine / norms[1], concept):
-                there = self.gradient(self.task.model.mean_loss(*batch, restored(before_concept)))[1]
-            add_difference(total, there, concept, how.coupling / how.epsilon / norms[1])
+        sides = (
+            (safe, concept, *lengths, lambda: self.safe_loss(index, restored(before_safe))),
+            (concept, safe, *lengths[::-1], lambda: self.task.model.mean_loss(*batch, restored(before_concept))),
+        )
+        for own, other, length, far, again in sides if how.coupling else ():
+            with self.moved(how.epsilon / far, other, -how.epsilon * cosine / length, own):
+                there = self.gradient(again())[1]
+            for into, a, b in zip(total, there, own, strict=True):
+                into.add_(how.coupling / how.epsilon / length * (a - b))
         for parameter, gradient in zip(self.weights.values(), total, strict=True):
             parameter.grad = gradient
         self.updaters["seam"].apply()
@@ -116,9 +118,3 @@ def slope(loss: torch.Tensor, bound: Bound, ceiling: float) -> torch.Tensor:
     with torch.enable_grad():
         at = loss.clone().requires_grad_()
         return torch.autograd.grad(bounded(at, bound, ceiling), at)[0]
-
-
-def add_difference(total: Vectors, there: Vectors, here: Vectors, factor: torch.Tensor) -> None:
-    """total <- total + factor (there - here), in place."""
-    for into, a, b in zip(total, there, here, strict=True):
-        into.add_(factor * (a - b))
