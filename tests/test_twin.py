@@ -15,7 +15,7 @@ from gift.bench import never
 from gift.data.art import load_art
 from gift.files import write_json
 from recipes.tiny import twin
-from recipes.tiny.denoiser import without
+from recipes.tiny.denoiser import precision, without
 
 
 def test_a_twin_sees_everything_but_its_concepts() -> None:
@@ -87,3 +87,12 @@ def test_the_attacks_of_a_grid_s_records_are_measured_on_a_twin(
     assert least is not None
     assert least["score_after"] == kept[1]["curve"][-1][1], "the limit of what the search found, not of the attack that was listed"
     never.measured.cache_clear()
+
+
+def test_forwards_are_in_bfloat16_where_asked_alone() -> None:
+    a = torch.randn(4, 4)
+    with precision(mixed=True):
+        assert (a @ a).dtype is torch.bfloat16
+    with precision(mixed=False):
+        assert (a @ a).dtype is torch.float32
+    assert (a @ a).dtype is torch.float32

@@ -30,7 +30,7 @@ CHECKPOINT = "denoiser.pt"
 PICTURES = 48  # of the attacker's, as a grid's
 
 
-def train_twin(output: Path, never: Sequence[str], steps: int, compiled: bool = False) -> None:
+def train_twin(output: Path, never: Sequence[str], steps: int, compiled: bool = False, mixed: bool = False) -> None:
     """Trains a twin (resumable) and writes it as a pipeline folder, `output`/model.
 
     Args:
@@ -38,9 +38,10 @@ def train_twin(output: Path, never: Sequence[str], steps: int, compiled: bool = 
         never: the concepts that it never sees.
         steps: optimiser steps.
         compiled: by `torch.compile`.
+        mixed: forwards in bfloat16.
     """
     output.mkdir(parents=True, exist_ok=True)
-    train(steps, compiled=compiled, never=never, checkpoint=output / CHECKPOINT)
+    train(steps, compiled=compiled, never=never, checkpoint=output / CHECKPOINT, mixed=mixed)
     _, parts = make()
     state = torch.load(output / CHECKPOINT, weights_only=True)
     parts.load_state_dict(state["average"])

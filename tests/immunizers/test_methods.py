@@ -8,10 +8,8 @@ from typing import Literal
 
 import pytest
 import torch
-from accelerate import Accelerator
 from torch import nn
 
-from gift.data.latents import LatentSet
 from gift.immunizers import (
     Ascent,
     Attacker,
@@ -40,13 +38,6 @@ from gift.training.loop import step_generator
 from tests.conftest import State, fixed_loss, moved, same_state, state_of
 
 PLAIN = Gift.plain(steps=3, batch_size=2, ascent_weight=0.0, project=False, safe_rate=1e-3)
-
-
-@pytest.fixture
-def task(random_model: StableDiffusion, concept_set: LatentSet, safe_set: LatentSet) -> Task:
-    model = random_model.copy()
-    model.denoiser.train()
-    return Task(model, concept_set, safe_set, Accelerator(cpu=True), 0)
 
 
 def stepped(how: Immunizer, task: Task, steps: int = 1) -> tuple[Method, list[dict[str, float]]]:

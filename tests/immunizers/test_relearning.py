@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate import Accelerator
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from gift.data.latents import LatentSet, join_sets
+from gift.data.latents import join_sets
 from gift.errors import GiftError
 from gift.immunizers import Attacker, Immunizer, MetaUnlearning, Mima, ResAlign
 from gift.immunizers.base import Task
@@ -27,13 +26,6 @@ from gift.training.loop import step_generator
 from tests.conftest import State, picture_set, state_of
 
 STILL = Attacker(steps=0)
-
-
-@pytest.fixture
-def task(random_model: StableDiffusion, concept_set: LatentSet, safe_set: LatentSet) -> Task:
-    model = random_model.copy()
-    model.denoiser.train()
-    return Task(model, concept_set, safe_set, Accelerator(cpu=True), 0)
 
 
 def by_hand(

@@ -8,23 +8,13 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from gift.data.latents import LatentSet
 from gift.errors import GiftError
 from gift.immunizers import Seam, Task
 from gift.immunizers.seam import SeamRun, restored, slope
 from gift.immunizers.terms import Bound, bounded
-from gift.models.sd import StableDiffusion
-from gift.training.precision import make_accelerator
 from tests.conftest import same_state, state_of
 
 PLAIN: dict[str, Any] = {"batch_size": 3, "safe_factor": 1, "empty_share": 0.0, "varied_share": 0.0, "varied_concept": 0.0}
-
-
-@pytest.fixture
-def task(random_model: StableDiffusion, concept_set: LatentSet, safe_set: LatentSet) -> Task:
-    model = random_model.copy()
-    model.denoiser.train()
-    return Task(model, concept_set, safe_set, make_accelerator(model), 0)
 
 
 @pytest.mark.parametrize("coupling", [0.0, 0.5, 20.0])

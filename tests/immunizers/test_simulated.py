@@ -8,13 +8,11 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from gift.data.latents import LatentSet
 from gift.errors import NonFiniteError
 from gift.immunizers.base import Task
 from gift.immunizers.simulated import Attacker, Kind, SimulatedAttack
 from gift.models.lora import detach_lora, has_lora
 from gift.models.parameters import select_parameters
-from gift.models.sd import StableDiffusion
 from gift.training.updates import Updater, check_loss
 from tests.conftest import fixed_loss, same_state, state_of
 
@@ -25,11 +23,6 @@ optimisers = pytest.mark.parametrize("optimiser", ["adamw", "adam", "sgd", "adaf
 def strong(steps: int, kind: Kind) -> Attacker:
     """An attack that moves the random model visibly."""
     return Attacker(steps=steps, kinds=(kind,), full_rates=(5e-3, 1e-2), lora_rates=(2e-2, 5e-2))
-
-
-@pytest.fixture
-def task(random_model: StableDiffusion, concept_set: LatentSet, safe_set: LatentSet) -> Task:
-    return Task(random_model.copy(), concept_set, safe_set, Accelerator(cpu=True), 0)
 
 
 def take_off(task: Task) -> None:

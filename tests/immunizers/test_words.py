@@ -7,11 +7,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from accelerate import Accelerator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gift.data.latents import LatentSet, encode_set
+from gift.data.latents import encode_set
 from gift.immunizers import Gift, Task
 from gift.immunizers.concept_loss import ConceptLoss
 from gift.immunizers.terms import watch_layers
@@ -20,9 +19,9 @@ from gift.models.sd import StableDiffusion
 
 
 @pytest.fixture
-def task(random_model: StableDiffusion, concept_set: LatentSet, safe_set: LatentSet) -> Task:
-    named = replace(concept_set, mentions=["fox", "a fox"])
-    return Task(random_model.copy(), named, safe_set, Accelerator(cpu=True), 3)
+def task(task: Task) -> Task:
+    """The concept's prompts say how they name it."""
+    return replace(task, concept=replace(task.concept, mentions=["fox", "a fox"]), seed=3)
 
 
 @settings(max_examples=60, deadline=None)
