@@ -19,10 +19,13 @@ from gift.bench.plan import make_plan
 from gift.bench.safe_after import PICTURES
 from gift.bench.store import Store
 from gift.bench.workbench import Workbench
+from gift.data.art import load_art
 from gift.errors import GiftError
+from gift.metrics.cmmd import cmmd
 from gift.metrics.collapse import collapsed
 from gift.metrics.concept import read
 from gift.metrics.embedders import load_embedder
+from gift.metrics.fidelity import Features, fid, kid
 from gift.metrics.memory import memory
 from gift.models import DenoisingModel, load
 from tests.bench.small_grid import small_grid
@@ -74,6 +77,14 @@ def test_every_number_is_that_of_the_kept_pictures(make: Make, tmp_path: Path) -
     safe = [piece(tmp_path, cell, "price")["images"]]
     reference = next(p for p in make_plan(grid).pieces.values() if p.kind == "price" and "defence" not in p.needs)
     safe.append((Store(tmp_path / "pieces").find("price", reference.content) or {})["images"])
+    bench, art = Workbench.of(load(cell.model), cell.concept, cell.seed), load_art()
+    asked = bench.safe_evaluation(len(safe[0]))
+    drawn = bench._fitted(torch.stack([art.atlas(ask.style or "")[art.names.index(ask.name or "")] for ask in asked]))
+    features = Features(bench.recogniser)
+    for prefix, images in zip(("", "original_"), safe, strict=True):
+        assert row["price"]["real"][f"{prefix}fid"] == pytest.approx(fid(drawn, images, features), rel=1e-4)
+        assert row["price"]["real"][f"{prefix}kid"] == pytest.approx(kid(drawn, images, features)[0], rel=1e-4)
+    assert row["price"]["real"]["fid"] != row["price"]["real"]["original_fid"] > 0
     for key in ("bundled", "bundled-lpips"):
         by, found = load_embedder(key), row["similarity"][key]
 
@@ -89,6 +100,9 @@ def test_every_number_is_that_of_the_kept_pictures(make: Make, tmp_path: Path) -
         assert found["paired"] == pytest.approx(sum(by.paired(*safe)) / len(safe[0]), abs=1e-4)
         assert (found["cmmd"] is None) is (key == "bundled-lpips")
         assert found["relative_gap"] is not None
+        for name, images in zip(("real_cmmd", "original_real_cmmd"), safe, strict=True):
+            far = cmmd(by(images), by(drawn)) if key == "bundled" else None
+            assert found[name] == (pytest.approx(far, abs=1e-5) if far else None)
     assert row["price"]["neighbours"]["names"] == list(piece(tmp_path, cell, "neighbours")["scores"])
 
 
@@ -98,6 +112,7 @@ def test_the_control_has_no_gap_to_itself_and_the_original_has_not_moved(make: M
     untouched = row_of(outcome, "none")
     assert untouched["similarity"]["bundled"]["paired"] == pytest.approx(1)
     assert untouched["similarity"]["bundled"]["cmmd"] == pytest.approx(0, abs=1e-6)
+    assert untouched["price"]["real"]["fid"] == untouched["price"]["real"]["original_fid"]
     assert untouched["price"]["diversity"] in {1.0, None}
     near = untouched["price"]["neighbours"]
     assert near["score"] == near["original_score"]

@@ -186,6 +186,20 @@ def test_evaluation_prompts_follow_the_seed(art_model: str) -> None:
     assert one.safe_evaluation(6) == one.safe_evaluation(6) != other.safe_evaluation(6)
 
 
+def test_real_pictures_are_the_asked_drawings_or_the_users(art_model: str, random_model: StableDiffusion, folder: Path) -> None:
+    bench, art = Workbench.of(load(art_model), "mushroom"), load_art()
+    asks = bench.safe_evaluation(5)
+    drawn = bench.drawings(asks)
+    assert drawn is not None
+    wanted = [art.atlas(ask.style or "")[art.names.index(ask.name or "")] for ask in asks]
+    assert torch.equal(drawn, bench._fitted(torch.stack(wanted)))
+    theirs = Workbench.of(random_model, "fox")
+    assert theirs.drawings(theirs.safe_evaluation(5)) is None
+    given = theirs.drawings(theirs.safe_evaluation(5), folder)
+    assert given is not None
+    assert len(given) == 3
+
+
 def test_an_attackers_sets_say_what_names_the_concept(art_model: str, random_model: StableDiffusion, folder: Path) -> None:
     food = Workbench.of(load(art_model), "category:food").attack_set(12)
     assert food.mentions is not None

@@ -130,6 +130,8 @@ def test_evaluate_writes_its_scores_and_its_configuration(here: Path, art_model:
     assert len(result["neighbours"]["names"]) == 4
     assert "neighbours" in done.stdout
     assert "stand-in for CLIP" in done.stdout
+    assert result["real"]["fid"] == result["real"]["original_fid"] > 0
+    assert f"real FID  {result['real']['fid']:.4f}" in done.stdout
     assert len(result["concept_scores"]) == 2
     assert yaml.safe_load((here / "out" / "config.yaml").read_text())["seed"] == 0
 

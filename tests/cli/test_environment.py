@@ -149,7 +149,10 @@ def test_a_path_too_long_is_told_by_every_verb(art_model: str, tmp_path: Path, m
         ["immunize", art_model, "--concepts", name],
         ["attack", art_model, *concept, "--concept-images", name],
         ["attack", art_model, *concept, "--output", name],
-        *(["evaluate", art_model, *original, option, name] for option in ("--lora", "--embeds", "--concept-images", "--output")),
+        *(
+            ["evaluate", art_model, *original, option, name]
+            for option in ("--lora", "--embeds", "--concept-images", "--real-images", "--output")
+        ),
         *(["evaluate", art_model, *original, "--similarity", f"{kind}:{name}"] for kind in ("clip", "dino", "lpips")),
         ["generate", art_model, "--prompts", name],
         ["generate", art_model, "--prompt", "an ant", "--count", "1", "--steps", "1", "--output", f"{name}.png"],

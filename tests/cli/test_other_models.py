@@ -50,10 +50,21 @@ def test_every_family_from_the_command_line(row: Row, here: Path) -> None:
     arguments = ["evaluate", "out/model", "--concept", "a fox", "--concept-images", "pictures", "--config", "some.yaml"]
     text = ran(*arguments, "--output", "evaluation")
     assert "alike" in text
+    assert "real FID" not in text
     assert "safe accuracy" not in text
     found = json.loads((here / "evaluation" / "evaluation.json").read_text())
     assert found["scored_by"] == "likeness to the concept's pictures"
-    assert (found["safe_accuracy"], found["neighbours"]) == (None, None)
+    assert (found["safe_accuracy"], found["neighbours"], found["real"]) == (None, None, None)
+
+
+def test_pictures_of_other_prompts_are_compared_with_the_users_own(here: Path) -> None:
+    ROWS[0].model().save(here / "model")
+    (here / "some.yaml").write_text("{pictures: 2, safe_pictures: 4, original: model}")
+    arguments = ["evaluate", "model", "--concept", "a fox", "--concept-images", "pictures", "--config", "some.yaml"]
+    assert "real FID" in ran(*arguments, "--real-images", "pictures", "--output", "evaluation")
+    found = json.loads((here / "evaluation" / "evaluation.json").read_text())
+    assert found["real"]["fid"] == found["real"]["original_fid"] > 0
+    assert found["similarity"]["bundled"]["real_cmmd"] == found["similarity"]["bundled"]["original_real_cmmd"] > 0
 
 
 def test_weights_held_in_bf16_from_the_command_line(here: Path) -> None:

@@ -89,6 +89,29 @@ def test_the_overall_table_puts_resistance_beside_its_price(tmp_path: Path, grid
         assert found[method][:attacks] == shares
 
 
+def test_the_distance_to_drawings_is_told_where_it_was_measured(tmp_path: Path, grid_folder: Path) -> None:
+    page = page_of(tmp_path, grid_folder, "price")
+    assert "FID to drawings" not in made(page)
+    file = tmp_path / "results" / "made" / "records.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    for row in rows:
+        if row["status"] != "failed" and row["method"] in {"esd", "esd+gift"}:
+            further = {"esd+gift": 3.0, "esd": -1.3}[row["method"]]
+            row["price"]["real"] = {"fid": 20.0 + further, "kid": 0.0, "original_fid": 20.0, "original_kid": 0.0}
+    file.write_text("\n".join(map(json.dumps, rows)))
+    for kind in ("price", "overall"):
+        page.write_text(HEAD.format(kind))
+        found = rows_of(made(page))
+        place = found["method"].index("FID to drawings")
+        assert found["method"][place - 1] == "FID"
+        told = {method: cells[place] for method, cells in found.items()}
+        assert (told["esd+gift"], told["esd"]) == ("23.0 (+3.0)", "18.7 (\N{MINUS SIGN}1.3)")
+        assert set(told.values()) == {"FID to drawings", "---:", told["esd"], told["esd+gift"], "\N{EN DASH}"}
+    next(row for row in rows if row["method"] == "esd")["price"].pop("real")  # a mean over some of the cells is of other cells
+    file.write_text("\n".join(map(json.dumps, rows)))
+    assert rows_of(made(page))["esd"][place] == "\N{EN DASH}"
+
+
 def test_the_means_of_the_seeds_and_how_far_apart_a_concept_is() -> None:
     def row(seed: int, concept: str, reduction: float, status: str = "ok") -> dict[str, Any]:
         return {"method": "m", "attack": "a", "seed": seed, "concept": concept, "relearning_reduction": reduction, "status": status}

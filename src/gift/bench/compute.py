@@ -17,6 +17,7 @@ KINDS: dict[str, Callable[[Work], Value]] = {
     "safe": measured.safe,
     "score": measured.score,
     "price": measured.price,
+    "real": measured.real,
     "neighbours": measured.neighbours,
     "harmless": measured.harmless,
     "likeness": measured.likeness,

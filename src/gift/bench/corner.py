@@ -216,14 +216,21 @@ class Corner:
                     out[f"likeness {key}, harmless {where}{end}"] = self.likeness(which, piece, piece.settings["harmless"], n)
         return out
 
-    def shifts(self, by: Defence) -> dict[str, Piece]:
-        """How far pictures of other prompts moved from the original's, by every embedder."""
+    def real(self, by: Defence) -> Piece:
+        """How near pictures of other prompts are to the drawings."""
         needs: dict[str, Piece | None] = {"price": self.price(by), "original": self.price(by.undone)}
+        settings = {"recogniser": self.recogniser, "pictures": self.grid.sizes.safe_evaluation_pictures, **by.about}
+        return self.piece("real", by.words, settings, needs)
+
+    def shifts(self, by: Defence) -> dict[str, Piece]:
+        """How far pictures of other prompts moved from the original's, and are from the drawings, by every embedder."""
+        needs: dict[str, Piece | None] = {"price": self.price(by), "original": self.price(by.undone)}
+        pictures = self.grid.sizes.safe_evaluation_pictures
         return {
             f"shift {embedder(which).key}": self.piece(
                 "shift",
                 f"{embedder(which).key} of {by.words}",
-                {"embedder": embedder(which).identity, **by.about},
+                {"embedder": embedder(which).identity, "pictures": pictures, **by.about},
                 needs,
                 {"embedder": which},
             )
@@ -264,6 +271,7 @@ class Corner:
             by = self.by(entry)
             defence = self.defence(by)
             shared = {"original": self.original, "score": self.score(by), "price": self.price(by)}
+            shared["real"] = self.real(by)
             shared |= {"defence": defence} if defence else {}
             near, nearest = self.neighbours(by), self.neighbours(by.undone)
             shared |= {"neighbours": near, "neighbours, original": nearest} if near and nearest else {}

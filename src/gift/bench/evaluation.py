@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gift.bench.neighbours import neighbour_damage, neighbour_scores, neighbours
-from gift.bench.price import price_of, shift_of
+from gift.bench.price import price_of, real_of, shift_of
 from gift.bench.trial import score_model
 from gift.bench.workbench import Folders, Workbench, folders_of
 from gift.data.concept import speaks_art
@@ -35,6 +35,7 @@ def evaluate_model(
     neighbour_pictures: int = 24,
     similarity: Sequence[str] = (STAND_IN,),
     concept_images: Folders = None,
+    real_images: Path | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Scores a model's concept and its safe prompts.
@@ -51,10 +52,13 @@ def evaluate_model(
         similarity: embedders that compare pictures of other prompts with the original's.
         concept_images: a folder of the concept's pictures, for several concepts a list, one each: the score is then the mean
             likeness to them by the first embedder. Models with a vocabulary of their own can only be scored so.
+        real_images: a folder of real pictures of anything but the concept, to which both models' pictures of other prompts are
+            compared; for models that know the bundled drawings those of the same prompts by default.
         seed: of the prompts and pictures.
 
     Returns:
-        concept_score, safe_accuracy (each with an `_interval`, 95 % bootstrap over pictures), fid, kid, diversity, neighbours,
+        concept_score, safe_accuracy (each with an `_interval`, 95 % bootstrap over pictures), fid, kid, real (fid and kid from real
+        pictures, and the original's; None without any), diversity, neighbours,
         similarity, flags, and the scores; and `concepts`, a row for each with its name, score, the original's score, and
         neighbours. What stands outside the rows about a concept is about the first.
 
@@ -78,6 +82,7 @@ def evaluate_model(
         open_lora(opened, lora)
     word = open_placeholder(opened, embeds) if embeds else None
     asks = bench.safe_evaluation(safe_pictures)
+    real = bench.drawings(asks, real_images)
     words, seeds = [a.prompt for a in asks], [a.seed for a in asks]
     if speaks_art(base.tokenizers["text_encoder"]) is (bench.art is None) or base.image_size != opened.image_size:
         raise GiftError(
@@ -113,8 +118,9 @@ def evaluate_model(
         "safe_accuracy_interval": list(bootstrap(price["scores"])) if price["scores"] else None,
         "fid": price["fid"],
         "kid": price["kid"],
+        "real": None if real is None else real_of(bench, real, safe, reference),
         "diversity": price["diversity"],
-        "similarity": {by.key: shift_of(by, safe, reference) for by in compared},
+        "similarity": {by.key: shift_of(by, safe, reference, real) for by in compared},
         "flags": [*([price["collapse"]] if price["collapse"] else []), *flags],
         "concepts": rows,
         "safe_scores": price["scores"],

@@ -80,12 +80,22 @@ class Neighbours(Part):
     original_score: float
 
 
+class Real(Part):
+    """How far pictures of other prompts, and the original's, are from real ones."""
+
+    fid: float
+    kid: float
+    original_fid: float
+    original_kid: float
+
+
 class Price(Part):
     """What the defence did to other prompts, before any attack. `diversity` is beside the original's."""
 
     safe_accuracy: float
     fid: float
     kid: float
+    real: Real | None = None
     diversity: float | None = None
     neighbours: Neighbours | None = None
 
@@ -136,6 +146,8 @@ class Likeness(Part):
     relative_gap: float | None = None
     cmmd: float | None = None
     paired: float
+    real_cmmd: float | None = None
+    original_real_cmmd: float | None = None
 
 
 class Scores(Part):

@@ -10,7 +10,7 @@ import torch
 from gift.bench.context import Context, embedder
 from gift.bench.harmless import teach
 from gift.bench.neighbours import neighbour_scores
-from gift.bench.price import price_of, shift_of
+from gift.bench.price import price_of, real_of, shift_of
 from gift.bench.safe_after import safe_accuracy
 from gift.bench.trial import score_model
 from gift.bench.work import Value, Work
@@ -34,6 +34,19 @@ def price(work: Work) -> Value:
     images = work.model().generate([a.prompt for a in asks], [a.seed for a in asks])
     reference: torch.Tensor = work.need("original")["images"] if "original" in work.piece.needs else images
     return {"images": images, **price_of(bench, asks, images, reference)}
+
+
+def _real(work: Work) -> torch.Tensor:
+    """The drawings of the safe prompts."""
+    drawn = work.context.bench.drawings(work.context.bench.safe_evaluation(work.piece.settings["pictures"]))
+    assert drawn is not None  # a grid's concepts are recognised, so its models know the drawings
+    return drawn
+
+
+def real(work: Work) -> Value:
+    """Pictures of safe prompts beside the drawings of the same, and the original's."""
+    images, reference = work.need("price")["images"], work.need("original")["images"]
+    return dict(real_of(work.context.bench, _real(work), images, reference))
 
 
 def safe(work: Work) -> Value:
@@ -89,10 +102,10 @@ def likeness(work: Work) -> Value:
 
 
 def shift(work: Work) -> Value:
-    """How far pictures of safe prompts moved from the original's."""
+    """How far pictures of safe prompts moved from the original's, and are from the drawings."""
     by = _embedder(work)
     images, reference = work.need("price")["images"], work.need("original")["images"]
-    return shift_of(by, images, reference)
+    return shift_of(by, images, reference, _real(work))
 
 
 def _rounded(values: Sequence[float]) -> list[float]:

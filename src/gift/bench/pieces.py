@@ -9,7 +9,9 @@ from typing import Any, Literal
 
 from gift.bench.store import Store
 
-Kind = Literal["set", "defence", "score", "price", "neighbours", "safe", "attack", "search", "harmless", "likeness", "shift"]
+Kind = Literal[
+    "set", "defence", "score", "price", "real", "neighbours", "safe", "attack", "search", "harmless", "likeness", "shift"
+]
 
 
 @dataclass(frozen=True)

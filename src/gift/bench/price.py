@@ -1,4 +1,4 @@
-"""What a defence costs elsewhere: its safe pictures beside the original's."""
+"""What a defence costs elsewhere: its safe pictures beside the original's and beside real ones."""
 
 from __future__ import annotations
 
@@ -39,19 +39,46 @@ def price_of(bench: Workbench, asks: Sequence[Ask], images: torch.Tensor, refere
     }
 
 
-def shift_of(by: Embedder, images: torch.Tensor, reference: torch.Tensor) -> dict[str, Any]:
+def real_of(bench: Workbench, real: torch.Tensor, images: torch.Tensor, reference: torch.Tensor) -> dict[str, float]:
+    """How near pictures of safe prompts are to real ones, and how near the original model's are: a defence may move pictures
+    without making them worse.
+
+    Args:
+        bench: the concept's workbench.
+        real: uint8 (M, 3, H, W), drawings or photographs.
+        images: uint8 (N, 3, H, W), the defended model's.
+        reference: uint8 (N, 3, H, W), the original model's.
+
+    Returns:
+        fid and kid from the real pictures, original_fid and original_kid. All of them rise as M and N fall: look at how far the
+        one is above the other.
+    """
+    features = Features(bench.recogniser)
+    out: dict[str, float] = {}
+    for whose, drawn in (("", images), ("original_", reference)):
+        out |= {f"{whose}fid": round(fid(real, drawn, features), 4), f"{whose}kid": round(kid(real, drawn, features)[0], 6)}
+    return out
+
+
+def shift_of(by: Embedder, images: torch.Tensor, reference: torch.Tensor, real: torch.Tensor | None = None) -> dict[str, Any]:
     """How far pictures of safe prompts moved.
 
     Args:
         by: what compares them.
         images: uint8 (N, 3, H, W), the defended model's.
         reference: uint8 (N, 3, H, W), the original model's of the same prompts and seeds.
+        real: uint8 (M, 3, H, W), drawings or photographs, if there are any.
 
     Returns:
-        name of the embedder, cmmd (None where embeddings have no unit length), paired (mean likeness of the same prompt and seed).
+        name of the embedder, cmmd (None where embeddings have no unit length), paired (mean likeness of the same prompt and seed);
+        real_cmmd and original_real_cmmd, from the real pictures (None without any).
     """
+    embedded, original = by(images), by(reference)
+    beside = by(real) if real is not None and by.cosine else None
     return {
         "name": by.name,
-        "cmmd": round(cmmd(by(images), by(reference)), 6) if by.cosine else None,
+        "cmmd": round(cmmd(embedded, original), 6) if by.cosine else None,
         "paired": mean(by.paired(images, reference)),
+        "real_cmmd": None if beside is None else round(cmmd(embedded, beside), 6),
+        "original_real_cmmd": None if beside is None else round(cmmd(original, beside), 6),
     }

@@ -51,9 +51,7 @@ def similarity_of(key: str, pieces: dict[str, Row]) -> Row:
         "control_curve": [list(point) for point in control],
         "gap": {name: rounded(value) for name, value in (("mean", rates.mean), ("last", rates.last), ("highest", rates.highest))},
         "relative_gap": round(relative_gap([rates.last], known), 6) if known and rates.last is not None else None,
-        "name": pieces[f"shift {key}"]["name"],
-        "cmmd": pieces[f"shift {key}"]["cmmd"],
-        "paired": pieces[f"shift {key}"]["paired"],
+        **{name: pieces[f"shift {key}"][name] for name in ("name", "cmmd", "paired", "real_cmmd", "original_real_cmmd")},
     }
 
 

@@ -36,6 +36,8 @@ AVERAGED: dict[str, Callable[[Row], float | None]] = {
     "safe_accuracy": lambda row: row["price"]["safe_accuracy"],
     "fid": lambda row: row["price"]["fid"],
     "kid": lambda row: row["price"]["kid"],
+    "real_fid": partial(_part, ("price", "real", "fid")),
+    "real_fid_original": partial(_part, ("price", "real", "original_fid")),
     "neighbours": partial(_part, ("price", "neighbours", "score")),
     "neighbours_original": partial(_part, ("price", "neighbours", "original_score")),
     "diversity": partial(_part, ("price", "diversity")),

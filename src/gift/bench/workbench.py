@@ -149,6 +149,23 @@ class Workbench:
             raise GiftError(f"no bundled drawings of '{self.concept}' to compare with; give pictures with --concept-images")
         return self._fitted(attack_pictures(self.concept, self.art, pictures, self.seed)[0])
 
+    def drawings(self, asks: Sequence[Ask], folder: Path | None = None) -> torch.Tensor | None:
+        """Real pictures to compare those of safe prompts with: the bundled drawing of each ask, or the user's.
+
+        Args:
+            asks: as `safe_evaluation` gives them.
+            folder: the user's own pictures instead.
+
+        Returns:
+            uint8 (M, 3, H, W) at the model's size; None for a model with a vocabulary of its own and no folder.
+        """
+        if folder:
+            return load_folder(folder, size=self.model.image_size, default_caption="", skip_bad_images=self.skip_bad_images)[0]
+        pairs = [(ask.name, ask.style) for ask in asks]
+        if self.art is None:
+            return None
+        return self._fitted(torch.stack([self.art.picture(name, style) for name, style in pairs if name and style]))
+
     def _fitted(self, images: torch.Tensor) -> torch.Tensor:
         """Drawings at the model's picture size."""
         size = (self.model.image_size, self.model.image_size)

@@ -97,5 +97,6 @@ class EvaluateConfig(_Config):
     neighbour_pictures: int = Field(default=24, ge=0)
     similarity: tuple[str, ...] = (STAND_IN,)
     concept_images: Path | list[Path | None] | None = None
+    real_images: Path | None = None
 
     _as_many = field_validator("concept_images")(_one_each)

@@ -44,6 +44,10 @@ def evaluate(
             help="Pictures of the concept, for several one folder each: the score is likeness to them, for models with other words."
         ),
     ] = None,
+    real_images: Annotated[
+        Path | None,
+        typer.Option(help="Real pictures of anything else: FID is told against these, too; the bundled drawings where they fit."),
+    ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where evaluation.json goes.")] = Path("evaluation"),
     config: ConfigOption = None,
     seed: SeedOption = None,
@@ -60,7 +64,7 @@ def evaluate(
         "similarity": similarity,
         "seed": seed,
     }
-    flags |= {"embeds": embeds, **several(concept, concepts, concept_images)}
+    flags |= {"real_images": real_images, "embeds": embeds, **several(concept, concepts, concept_images)}
     flags.pop("balance", None)  # of a file's shares nothing is measured
     given = resolve(config, flags)
     from gift.bench.evaluation import evaluate_model
@@ -90,6 +94,9 @@ def evaluate(
             low_high = result.get(f"{key}_interval")
             interval = f"  (95 % {low_high[0]:.3f} to {low_high[1]:.3f})" if low_high else ""
             print(f"{key.replace('_', ' '):>14}  {result[key]:.4f}{interval}")
+        if real := result["real"]:
+            beside_it = f"original {real['original_fid']:.4f}; KID {real['kid']:.4f}, original {real['original_kid']:.4f}"
+            print(f"      real FID  {real['fid']:.4f}  ({beside_it})")
         if (beside := result["neighbours"]) and not many:
             names = ", ".join(beside["names"])
             print(f"    neighbours  {beside['score']:.4f}  (original {beside['original_score']:.4f}; {names})")

@@ -159,6 +159,7 @@ def render(folder: Path) -> str:
         embedders={key: found.name for cell in records.measured for key, found in cell.similarity.items()},
         moved=_once(groups, lambda row: row.similarity or row.price.neighbours),
         left=any(group.means["safe_after"] for group, _ in groups),
+        real=any(group.means["real_fid"] for group, _ in groups),
         tries=sorted({n for group, _ in groups for n in group.best_of}, key=int),
         albums=shown,
         left_out=left_out,

@@ -83,18 +83,39 @@ def recovery(summary: Summary) -> str:
 
 
 PRICES = ("concept before", "safe accuracy", "FID", "neighbours", "benign adaptability", "defence")
+REAL = "FID to drawings"
+
+
+def _far(group: dict[str, Any]) -> tuple[float, float] | None:
+    """The distance of a method's pictures to drawings, and the original's; None unless each of its cells has them."""
+    found, beside = group["means"]["real_fid"], group["means"]["real_fid_original"]
+    if found is None or found["n"] < group["means"]["fid"]["n"]:
+        return None
+    return found["mean"], beside["mean"]
+
+
+def _heads(summary: Summary) -> list[str]:
+    """`PRICES`, with the distance to drawings after that to the original's pictures, where any method's was measured."""
+    measured = any(_far(group) for group in summary["groups"] if group["conclusive"])
+    return [*PRICES[:3], *([REAL] if measured else []), *PRICES[3:]]
 
 
 def _prices(summary: Summary, method: str) -> list[str]:
-    """What `PRICES` names; the same before any attack, so of the first conclusive one's cells."""
+    """What `_heads` names; the same before any attack, so of the first conclusive one's cells."""
+    heads = _heads(summary)
     first = next((group for group in summary["groups"] if group["method"] == method and group["conclusive"]), None)
     if first is None:
-        return ["–"] * len(PRICES)
+        return ["–"] * len(heads)
+    real = "–"
+    if far := _far(first):
+        further = round(far[0] - far[1], 1)
+        real = f"{number(far[0], 1)} ({'+' if further > 0 else ''}{number(further, 1)})"
     shares = [share for where in PLACES if (share := mean_in(first, f"adaptability {where}")) is not None]
     return [
         number(mean_in(first, "score_before")),
         _with_interval(first["means"]["safe_accuracy"], number),
         number(mean_in(first, "fid"), 1),
+        *([real] if REAL in heads else []),
         number(mean_in(first, "neighbours")),
         percent(mean(shares)) if shares else "–",
         f"{first['costs']['defence']['seconds']:.0f} s",
@@ -103,7 +124,7 @@ def _prices(summary: Summary, method: str) -> list[str]:
 
 def price(summary: Summary) -> str:
     """For each method what it costs elsewhere and how long it takes."""
-    return table(["method", *PRICES], [[plain(method), *_prices(summary, method)] for method in _names(summary, "method")])
+    return table(["method", *_heads(summary)], [[plain(method), *_prices(summary, method)] for method in _names(summary, "method")])
 
 
 def overall(summary: Summary) -> str:
@@ -111,8 +132,9 @@ def overall(summary: Summary) -> str:
     rows = _by_attack(summary, lambda group: percent(mean_in(group, "relearning_reduction")))
     rows = [[*row, *_prices(summary, method)] for row, method in zip(rows, _names(summary, "method"), strict=True)]
     twins = _limits(summary, lambda found: percent(found["reduction"]))
-    rows += [[*row, *["–"] * len(PRICES)] for row in twins]
-    return table(["method", *map(plain, _names(summary, "attack")), *PRICES], rows)
+    heads = _heads(summary)
+    rows += [[*row, *["–"] * len(heads)] for row in twins]
+    return table(["method", *map(plain, _names(summary, "attack")), *heads], rows)
 
 
 def seeds(summary: Summary) -> str:
