@@ -32,7 +32,7 @@ from tests.bench.small_grid import small_grid
 from tests.conftest import art_pipeline
 
 Make = Callable[..., Grid]
-EVERYTHING = {"set", "defence", "score", "price", "neighbours", "attack", "likeness", "shift"}
+EVERYTHING = {"set", "defence", "score", "price", "real", "neighbours", "attack", "likeness", "shift"}
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,11 @@ def test_chains_share_their_beginning_and_cells_their_control(make: Make) -> Non
     counts: dict[str, int] = {}
     for piece in plan.pieces.values():
         counts[piece.kind] = counts.get(piece.kind, 0) + 1
-    assert counts == {"set": 2, "defence": 3, **dict.fromkeys(("score", "price", "neighbours", "attack", "likeness", "shift"), 4)}
+    assert counts == {
+        "set": 2,
+        "defence": 3,
+        **dict.fromkeys(("score", "price", "real", "neighbours", "attack", "likeness", "shift"), 4),
+    }
     defences = {piece.settings["method"]: piece for piece in plan.pieces.values() if piece.kind == "defence"}
     assert defences["gift"].needs["start"].key == defences["imma"].needs["start"].key == defences["esd"].key
     assert len({cell.pieces["control"].key for cell in plan.cells}) == 1
@@ -147,7 +151,7 @@ def test_a_method_against_several_concepts_at_once(make: Make, tmp_path: Path) -
         ({"attacks": [{"attack": "lora", "name": "other name", "options": {"batch_size": 2}}]}, set()),
         ({"attacks": [{"attack": "lora", "options": {"optimiser": "adamw"}}]}, set()),
         ({"methods": ["esd"]}, set()),
-        ({"sizes": {"safe_evaluation_pictures": 7}}, {"price", "shift"}),
+        ({"sizes": {"safe_evaluation_pictures": 7}}, {"price", "real", "shift"}),
         ({"sizes": {"attack_pictures": 5}}, {"attack", "likeness"}),
         ({"sizes": {"evaluation_pictures": 7}}, {"score", "attack", "likeness"}),
         ({"method_options": {"gift": {"steps": 3}}}, EVERYTHING - {"set"}),
