@@ -77,7 +77,7 @@ def twin(
     never: Annotated[list[str], typer.Option(help="A concept that it never sees; may be repeated.")],
     steps: int = 12000,
     compiled: bool = False,
-    mixed: Annotated[bool, typer.Option(help="Forwards in bfloat16, half as fast again on a CPU that has it.")] = False,
+    mixed: Annotated[bool, typer.Option(help="Forwards in bfloat16, faster on a CPU that has it.")] = False,
 ) -> None:
     """Train a twin of the bundled model that never saw some concepts (resumable)."""
     from .twin import train_twin

@@ -216,22 +216,24 @@ class Corner:
                     out[f"likeness {key}, harmless {where}{end}"] = self.likeness(which, piece, piece.settings["harmless"], n)
         return out
 
+    def prices(self, by: Defence) -> dict[str, Piece | None]:
+        """A defence's pictures of other prompts, and the original's, for pieces that compare them."""
+        return {"price": self.price(by), "original": self.price(by.undone)}
+
     def real(self, by: Defence) -> Piece:
         """How near pictures of other prompts are to the drawings."""
-        needs: dict[str, Piece | None] = {"price": self.price(by), "original": self.price(by.undone)}
         settings = {"recogniser": self.recogniser, "pictures": self.grid.sizes.safe_evaluation_pictures, **by.about}
-        return self.piece("real", by.words, settings, needs)
+        return self.piece("real", by.words, settings, self.prices(by))
 
     def shifts(self, by: Defence) -> dict[str, Piece]:
         """How far pictures of other prompts moved from the original's, and are from the drawings, by every embedder."""
-        needs: dict[str, Piece | None] = {"price": self.price(by), "original": self.price(by.undone)}
         pictures = self.grid.sizes.safe_evaluation_pictures
         return {
             f"shift {embedder(which).key}": self.piece(
                 "shift",
                 f"{embedder(which).key} of {by.words}",
                 {"embedder": embedder(which).identity, "pictures": pictures, **by.about},
-                needs,
+                self.prices(by),
                 {"embedder": which},
             )
             for which in self.grid.similarity

@@ -46,7 +46,7 @@ def _real(work: Work) -> torch.Tensor:
 def real(work: Work) -> Value:
     """Pictures of safe prompts beside the drawings of the same, and the original's."""
     images, reference = work.need("price")["images"], work.need("original")["images"]
-    return dict(real_of(work.context.bench, _real(work), images, reference))
+    return real_of(work.context.bench, _real(work), images, reference)
 
 
 def safe(work: Work) -> Value:

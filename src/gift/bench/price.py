@@ -39,7 +39,7 @@ def price_of(bench: Workbench, asks: Sequence[Ask], images: torch.Tensor, refere
     }
 
 
-def real_of(bench: Workbench, real: torch.Tensor, images: torch.Tensor, reference: torch.Tensor) -> dict[str, float]:
+def real_of(bench: Workbench, real: torch.Tensor, images: torch.Tensor, reference: torch.Tensor) -> dict[str, Any]:
     """How near pictures of safe prompts are to real ones, and how near the original model's are: a defence may move pictures
     without making them worse.
 
@@ -54,7 +54,7 @@ def real_of(bench: Workbench, real: torch.Tensor, images: torch.Tensor, referenc
         one is above the other.
     """
     features = Features(bench.recogniser)
-    out: dict[str, float] = {}
+    out: dict[str, Any] = {}
     for whose, drawn in (("", images), ("original_", reference)):
         out |= {f"{whose}fid": round(fid(real, drawn, features), 4), f"{whose}kid": round(kid(real, drawn, features)[0], 6)}
     return out
@@ -73,12 +73,12 @@ def shift_of(by: Embedder, images: torch.Tensor, reference: torch.Tensor, real: 
         name of the embedder, cmmd (None where embeddings have no unit length), paired (mean likeness of the same prompt and seed);
         real_cmmd and original_real_cmmd, from the real pictures (None without any).
     """
-    embedded, original = by(images), by(reference)
-    beside = by(real) if real is not None and by.cosine else None
-    return {
-        "name": by.name,
-        "cmmd": round(cmmd(embedded, original), 6) if by.cosine else None,
-        "paired": mean(by.paired(images, reference)),
-        "real_cmmd": None if beside is None else round(cmmd(embedded, beside), 6),
-        "original_real_cmmd": None if beside is None else round(cmmd(original, beside), 6),
-    }
+    out: dict[str, Any] = {"name": by.name, "cmmd": None, "paired": mean(by.paired(images, reference))}
+    out |= {"real_cmmd": None, "original_real_cmmd": None}
+    if by.cosine:
+        embedded, original = by(images), by(reference)
+        out["cmmd"] = round(cmmd(embedded, original), 6)
+        if real is not None:
+            beside = by(real)
+            out |= {"real_cmmd": round(cmmd(embedded, beside), 6), "original_real_cmmd": round(cmmd(original, beside), 6)}
+    return out

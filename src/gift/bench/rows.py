@@ -105,7 +105,7 @@ def _measured(cell: Cell, store: Store, seeds: int) -> Row:
             "safe_accuracy": mean(price["scores"]),
             "fid": price["fid"],
             "kid": price["kid"],
-            "real": dict(pieces["real"]),
+            "real": pieces["real"],
             "collapse": price["collapse"],
             "diversity": rounded(price["diversity"]),
             "neighbours": neighbour_damage(pieces["neighbours"]["scores"], pieces["neighbours, original"]["scores"])

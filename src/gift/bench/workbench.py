@@ -144,7 +144,7 @@ class Workbench:
             GiftError: there are no drawings of the concept, and no folder is given.
         """
         if folder:
-            return load_folder(folder, size=self.model.image_size, default_caption="", skip_bad_images=self.skip_bad_images)[0]
+            return self._own(folder)
         if self.art is None:
             raise GiftError(f"no bundled drawings of '{self.concept}' to compare with; give pictures with --concept-images")
         return self._fitted(attack_pictures(self.concept, self.art, pictures, self.seed)[0])
@@ -160,11 +160,14 @@ class Workbench:
             uint8 (M, 3, H, W) at the model's size; None for a model with a vocabulary of its own and no folder.
         """
         if folder:
-            return load_folder(folder, size=self.model.image_size, default_caption="", skip_bad_images=self.skip_bad_images)[0]
-        pairs = [(ask.name, ask.style) for ask in asks]
+            return self._own(folder)
         if self.art is None:
             return None
-        return self._fitted(torch.stack([self.art.picture(name, style) for name, style in pairs if name and style]))
+        return self._fitted(torch.stack([self.art.picture(ask.name, ask.style) for ask in asks if ask.name and ask.style]))
+
+    def _own(self, folder: Path) -> torch.Tensor:
+        """A user's pictures without their captions: uint8 (N, 3, H, W) at the model's size."""
+        return load_folder(folder, size=self.model.image_size, default_caption="", skip_bad_images=self.skip_bad_images)[0]
 
     def _fitted(self, images: torch.Tensor) -> torch.Tensor:
         """Drawings at the model's picture size."""
