@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from gift.bench.summary import LEAST_SAFE, summarise
+from gift.bench.summary import LEAST_SAFE, damages, summarise
 from gift.cli.bench import WIDE, place, table
 from gift.metrics.intervals import bootstrap
 from tests.report.made_grid import CHAINS, cell, every_cell
@@ -123,3 +123,20 @@ def test_the_printed_table_fits_and_shows_intervals_where_there_is_room(columns:
     (row,) = (line for line in lines if line.startswith("esd+gift") and " lora " in line)
     assert "…" not in row
     assert ("[" in row) is (columns == 200)
+
+
+def test_undefended_weights_of_a_part_of_the_cells_are_no_reference_for_all() -> None:
+    cells = rows({"esd": 0.8, "ascent": 0.5}, {"esd": 0.8, "ascent": 0.1})
+    cells += [row for row in rows({"none": 0.9}, {"none": 0.9}) if row["concept"] == "ant"]
+    (kept,) = [group["kept"] for group in summarise(cells)["groups"] if group["method"] == "ascent"]
+    assert kept == {"safe_accuracy": 0.5, "of": 0.8, "reference": "esd"}
+
+
+def test_damage_over_all_attacks_counts_every_model_once() -> None:
+    cells = rows({"none": 0.9, "ascent": 0.9}, {"none": 0.9, "ascent": 0.1}, attacks=("lora", "full"))
+    for row in cells:
+        if row["method"] == "ascent":
+            row["price"]["safe_accuracy"] = 0.1 if row["concept"] == "owl" else 0.9
+            row["status"] = "inconclusive" if (row["attack"], row["concept"]) == ("full", "ant") else "ok"
+    assert damages(cells) == {"ascent": "damaged: safe accuracy 0.63 of 0.90, less than 75 % of that of 'none'"}
+    assert damages([row for row in cells if row["concept"] == "ant"]) == {}

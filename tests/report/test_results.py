@@ -114,7 +114,8 @@ def test_the_distance_to_drawings_is_told_where_it_was_measured(tmp_path: Path, 
 
 def test_the_means_of_the_seeds_and_how_far_apart_a_concept_is() -> None:
     def row(seed: int, concept: str, reduction: float, status: str = "ok") -> dict[str, Any]:
-        return {"method": "m", "attack": "a", "seed": seed, "concept": concept, "relearning_reduction": reduction, "status": status}
+        row = {"method": "m", "attack": "a", "seed": seed, "concept": concept, "relearning_reduction": reduction, "status": status}
+        return {**row, "model": "tiny", "settings": {"methods": {"m": {}}, "control": "none"}}
 
     rows = [row(0, "owl", 0.1), row(1, "owl", 0.4), row(0, "ant", 0.3), row(1, "ant", 0.2), row(0, "bee", 0.2), row(1, "bee", 0.9)]
     group = {"method": "m", "attack": "a", "conclusive": True}
@@ -333,3 +334,25 @@ def test_what_attacks_leave_is_told_beside_what_they_bring_back(tmp_path: Path, 
     page.write_text(HEAD.format("resistance"))
     resisted = rows_of(made(page))
     assert resisted["esd+gift"][resisted["method"].index("full")].startswith(reduction)
+
+
+def test_damaged_methods_are_told_in_every_table_of_methods(tmp_path: Path, grid_folder: Path) -> None:
+    rows = [json.loads(line) for line in (grid_folder / "records.jsonl").read_text().splitlines()]
+    for row in rows:
+        if row["method"] == "esd+gift" and row["concept"] == "mushroom":
+            row["price"]["safe_accuracy"] = 0.3
+    for kind in ("resistance", "price", "overall", "left", "recovery", "attacks", "concepts"):
+        page = page_of(tmp_path / kind, grid_folder, kind)
+        (page.with_suffix("") / "made" / "records.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        found = rows_of(made(page))
+        if kind == "attacks":
+            assert "esd+gift (damaged)" in found["attack"]
+            assert "esd+imma" in found["attack"]
+        elif kind == "concepts":
+            told = dict(zip(found["method"], found["esd+gift"], strict=True))
+            assert ", damaged)" in told["mushroom"]
+            assert "damaged" not in told["style:noto"]
+            assert "damaged" not in "".join(found["esd+imma"])
+        else:
+            assert "esd+gift (damaged)" in found
+            assert "esd+imma" in found

@@ -11,7 +11,7 @@ from gift.bench.config import PLACES
 from gift.bench.never import NAME as LIMIT
 from gift.bench.never import limit_of, measured, never_learned
 from gift.bench.safe_after import share_left
-from gift.bench.summary import limits, mean_in
+from gift.bench.summary import damages, limits, mean_in
 from gift.metrics.concept import mean
 from gift.metrics.recovery import area, steps_to_recover
 from gift.report.frontier import front, settings_of
@@ -40,6 +40,12 @@ def _names(summary: Summary, what: str) -> list[str]:
     return list(dict.fromkeys(group[what] for group in summary["groups"]))
 
 
+def _labels(summary: Summary) -> dict[str, str]:
+    """What each method is called: damaged ones say so, since weights that draw badly are slow to learn anything."""
+    damaged = damages(summary["rows"])
+    return {name: plain(name) + (" (damaged)" if name in damaged else "") for name in _names(summary, "method")}
+
+
 def _by_attack(summary: Summary, show: Callable[[dict[str, Any]], str]) -> list[list[str]]:
     """A row a method, a column an attack; where no cell counts it says how they ended."""
     found = {(group["method"], group["attack"]): group for group in summary["groups"]}
@@ -50,7 +56,7 @@ def _by_attack(summary: Summary, show: Callable[[dict[str, Any]], str]) -> list[
         return show(group) if group["conclusive"] else ", ".join(f"{n} {status}" for status, n in group["statuses"].items())
 
     attacks = _names(summary, "attack")
-    return [[plain(m), *(cell(found.get((m, attack))) for attack in attacks)] for m in _names(summary, "method")]
+    return [[told, *(cell(found.get((method, attack))) for attack in attacks)] for method, told in _labels(summary).items()]
 
 
 def _limits(summary: Summary, show: Callable[[dict[str, float]], str]) -> list[list[str]]:
@@ -124,7 +130,7 @@ def _prices(summary: Summary, method: str) -> list[str]:
 
 def price(summary: Summary) -> str:
     """For each method what it costs elsewhere and how long it takes."""
-    return table(["method", *_heads(summary)], [[plain(method), *_prices(summary, method)] for method in _names(summary, "method")])
+    return table(["method", *_heads(summary)], [[told, *_prices(summary, method)] for method, told in _labels(summary).items()])
 
 
 def overall(summary: Summary) -> str:
@@ -155,7 +161,8 @@ def seeds(summary: Summary) -> str:
 
 
 def concepts(summary: Summary) -> str:
-    """For each method and concept the relearning reduction under the attack that brings most back there; last that of twins."""
+    """For each method and concept the relearning reduction under the attack that brings most back there, and whether the method
+    counts as damaged on that concept; last that of twins."""
     counted = [row for row in summary["rows"] if row["status"] == "ok"]
     names = list(dict.fromkeys(row["concept"] for row in summary["rows"]))
     found: dict[str, dict[str, list[tuple[str, float]]]] = {method: {} for method in _names(summary, "method")}
@@ -164,12 +171,16 @@ def concepts(summary: Summary) -> str:
         if least := limit_of(row):
             found.setdefault(LIMIT, {}).setdefault(row["concept"], []).append((row["attack"], least["reduction"]))
 
-    def worst(seen: list[tuple[str, float]]) -> str:
+    damaged = {name: damages([row for row in summary["rows"] if row["concept"] == name]) for name in names}
+
+    def worst(method: str, name: str) -> str:
+        seen = found[method].get(name, [])
         by_attack = {attack: mean([value for name, value in seen if name == attack]) for attack, _ in seen}
         least = min(by_attack, key=lambda attack: by_attack[attack], default=None)
-        return "–" if least is None else f"{percent(by_attack[least])} ({plain(least)})"
+        doubt = ", damaged" if method in damaged[name] else ""
+        return "–" if least is None else f"{percent(by_attack[least])} ({plain(least)}{doubt})"
 
-    rows = [[plain(method), *(worst(cells.get(name, [])) for name in names)] for method, cells in found.items()]
+    rows = [[plain(method), *(worst(method, name) for name in names)] for method in found]
     return table(["method", *(plain(name) for name in names)], rows)
 
 
@@ -192,7 +203,7 @@ def attacks(summary: Summary) -> str:
 
     columns: list[list[str]] = [[plain(attack) for attack in _names(summary, "attack")]]
     columns += [row[1:] for row in _by_attack(summary, show)]
-    return table(["attack", *map(plain, _names(summary, "method"))], list(zip(*columns, strict=True)))
+    return table(["attack", *_labels(summary).values()], list(zip(*columns, strict=True)))
 
 
 def found(summary: Summary) -> str:
