@@ -74,6 +74,8 @@ def test_rows_page_and_model_and_an_interrupted_run_goes_on(tmp_path: Path) -> N
     ]
     assert json.loads((tmp_path / "whole" / "result.json").read_text()) == whole
     assert write_page(tmp_path / "whole").is_file()
+    far = {method["method"]: method["real"] for method in whole["methods"]}
+    assert far["original"]["fid"] == far["original"]["original_fid"] == far["gift"]["original_fid"] != far["gift"]["fid"]
     StableDiffusionPipeline.from_pretrained(tmp_path / "whole" / "model")
 
     options = {name: SMALL.method_options[name] for name in ("esd", "imma")}

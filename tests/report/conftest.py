@@ -26,6 +26,7 @@ ENDS = {"original": (0.98, 0.96), "esd": (0.9, 0.21), "ascent": (0.79, 0.13), "i
 STARTS = {"original": 0.94, "esd": 0.04, "ascent": 0.0, "imma": 0.0, "gift": 0.0}
 SAFE = {"original": 0.91, "esd": 0.9, "ascent": 0.62, "imma": 0.83, "gift": 0.86}
 NEAR = {"original": 0.88, "esd": 0.83, "ascent": 0.41, "imma": 0.66, "gift": 0.75}
+FAR = {"original": 21.6, "esd": 23.1, "ascent": 40.2, "imma": 30.5, "gift": 22.4}
 ATTACKS = {"lora": ("LoRA, rank 4", True, 0.9), "full": ("Full fine-tuning", False, 0.21)}
 
 
@@ -101,6 +102,7 @@ def result() -> dict[str, Any]:
                 "safe_accuracy": SAFE[method],
                 "fid": 1.3,
                 "kid": 0.001,
+                "real": {"fid": FAR[method], "kid": 0.02, "original_fid": FAR["original"], "original_kid": 0.01},
                 "neighbours": {"names": ["toadstool", "acorn"], "score": NEAR[method], "original_score": NEAR["original"]},
                 "flags": [],
             }

@@ -164,6 +164,13 @@ def test_neighbours_are_told_where_they_were_measured(demo: Path) -> None:
     assert "nearest neighbours" not in card(demo / "model", evidence=demo)
 
 
+def test_the_distance_to_drawings_is_told_where_it_was_measured(demo: Path) -> None:
+    told = "FID against drawings of the same prompts is 22.4 (original model: 21.6)."
+    assert told in card(demo / "model", evidence=demo)
+    change(demo, lambda r: [method.pop("real") for method in r["methods"]])
+    assert "drawings of the same prompts" not in card(demo / "model", evidence=demo)
+
+
 def test_attacks_are_told_with_steps_rate_and_pictures(demo: Path) -> None:
     change(demo, lambda r: r["attacks"][1]["arguments"].update(shots=6))
     text = card(demo / "model", evidence=demo)

@@ -50,6 +50,17 @@ def test_neighbours_are_shown_for_every_method_where_they_were_measured(folder: 
     assert "which no defence was to touch" not in seen(folder).text
 
 
+def test_the_distance_to_drawings_is_shown_where_it_was_measured(folder: Path) -> None:
+    page = seen(folder)
+    assert {"22.4", "1.30"} <= set(page.rows["gift/lora"].split())
+    assert "21.6" in page.rows["original/lora"].split()
+    assert "FID to drawings" in page.text
+    change(folder, lambda r: [method.pop("real") for method in r["methods"][1:]])
+    assert "\N{EN DASH}" in seen(folder).rows["gift/lora"]
+    change(folder, lambda r: r["methods"][0].pop("real"))
+    assert "FID to drawings" not in seen(folder).text
+
+
 def test_writes_where_the_caller_is_told(folder: Path) -> None:
     assert write_page(folder) == folder / "report" / "index.html"
     assert [file.name for file in (folder / "report").iterdir()] == ["index.html"]

@@ -187,7 +187,7 @@ class Demo:
         return Scored(piece["images"], piece["scores"])
 
     def price(self, name: str, model: DenoisingModel, original: dict[str, Any] | None) -> dict[str, Any]:
-        """Safe pictures, their accuracy, and their distance from the original model's."""
+        """Safe pictures, their accuracy, and their distance from the original model's and from the drawings."""
         n = self.config.safe_evaluation_pictures
         asks = self.bench.safe_evaluation(n)
 
@@ -196,7 +196,8 @@ class Demo:
             return {"images": images}
 
         images: torch.Tensor = self.store.remember(f"price/{name}", {**self.settings(self.chains[name]), "n": n}, compute)["images"]
-        measured = price_of(self.bench, asks, images, original["images"] if original else images)
+        drawings = self.bench.drawings(asks)
+        measured = price_of(self.bench, asks, images, original["images"] if original else images, drawings)
         return {"images": images, "safe_accuracy": mean(measured["scores"]), **measured}
 
     def neighbours(self, name: str, model: DenoisingModel) -> dict[str, list[float]]:

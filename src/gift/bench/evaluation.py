@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gift.bench.neighbours import neighbour_damage, neighbour_scores, neighbours
-from gift.bench.price import price_of, real_of, shift_of
+from gift.bench.price import price_of, shift_of
 from gift.bench.trial import score_model
 from gift.bench.workbench import Folders, Workbench, folders_of
 from gift.data.concept import speaks_art
@@ -89,7 +89,7 @@ def evaluate_model(
             f"{base.source} is not the original of {opened.source}: its vocabulary or picture size differs; give --original"
         )
     safe, reference = opened.generate(words, seeds), base.generate(words, seeds)
-    price = price_of(bench, asks, safe, reference)
+    price = price_of(bench, asks, safe, reference, real)
     rows, flags = [], blank(reference, "of the original")
     for each, scorer, folder in zip(benches, scorers, folders, strict=True):
         plain = each.asks(pictures)
@@ -118,7 +118,7 @@ def evaluate_model(
         "safe_accuracy_interval": list(bootstrap(price["scores"])) if price["scores"] else None,
         "fid": price["fid"],
         "kid": price["kid"],
-        "real": None if real is None else real_of(bench, real, safe, reference),
+        "real": price["real"],
         "diversity": price["diversity"],
         "similarity": {by.key: shift_of(by, safe, reference, real) for by in compared},
         "flags": [*([price["collapse"]] if price["collapse"] else []), *flags],

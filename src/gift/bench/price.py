@@ -13,10 +13,12 @@ from gift.metrics.cmmd import cmmd
 from gift.metrics.collapse import collapsed
 from gift.metrics.concept import mean, prompted
 from gift.metrics.embedders import Embedder
-from gift.metrics.fidelity import Features, fid, kid
+from gift.metrics.fidelity import Features, embed, frechet_distance, kernel_distance
 
 
-def price_of(bench: Workbench, asks: Sequence[Ask], images: torch.Tensor, reference: torch.Tensor) -> dict[str, Any]:
+def price_of(
+    bench: Workbench, asks: Sequence[Ask], images: torch.Tensor, reference: torch.Tensor, real: torch.Tensor | None = None
+) -> dict[str, Any]:
     """Measures pictures of safe prompts.
 
     Args:
@@ -24,16 +26,19 @@ def price_of(bench: Workbench, asks: Sequence[Ask], images: torch.Tensor, refere
         asks: the N prompts.
         images: uint8 (N, 3, H, W), the defended model's.
         reference: uint8 (N, 3, H, W), the original model's of the same prompts and seeds.
+        real: uint8 (M, 3, H, W), drawings or photographs, if there are any.
 
     Returns:
-        scores (whether each prompted object is found; none for a model whose words the recogniser does not know), fid, kid,
-        diversity (beside the reference's; None where that has none), and collapse (one line, or None).
+        scores (whether each prompted object is found; none for a model whose words the recogniser does not know), fid, kid, real
+        (`real_of`; None without real pictures), diversity (beside the reference's; None where that has none), and collapse (one
+        line, or None).
     """
-    features, whole = Features(bench.recogniser), collapsed(images, reference)
+    whole = collapsed(images, reference)
+    own, original = _features(bench, images, reference)
     return {
         "scores": prompted(bench.recogniser, bench.art, images, asks)[0] if bench.art else [],
-        "fid": round(fid(reference, images, features), 4),
-        "kid": round(kid(reference, images, features)[0], 6),
+        **_apart(original, own),
+        "real": None if real is None else _beside(_features(bench, real)[0], own, original),
         "diversity": whole.relative_diversity,
         "collapse": whole.flag,
     }
@@ -53,11 +58,23 @@ def real_of(bench: Workbench, real: torch.Tensor, images: torch.Tensor, referenc
         fid and kid from the real pictures, original_fid and original_kid. All of them rise as M and N fall: look at how far the
         one is above the other.
     """
-    features = Features(bench.recogniser)
-    out: dict[str, Any] = {}
-    for whose, drawn in (("", images), ("original_", reference)):
-        out |= {f"{whose}fid": round(fid(real, drawn, features), 4), f"{whose}kid": round(kid(real, drawn, features)[0], 6)}
-    return out
+    drawn, own, original = _features(bench, real, images, reference)
+    return _beside(drawn, own, original)
+
+
+def _features(bench: Workbench, *pictures: torch.Tensor) -> list[torch.Tensor]:
+    """The recogniser's features of sets of pictures, one set after the other."""
+    return [embed(each, Features(bench.recogniser), "pictures of other prompts") for each in pictures]
+
+
+def _apart(first: torch.Tensor, second: torch.Tensor) -> dict[str, float]:
+    """FID and KID between two sets' features."""
+    return {"fid": round(frechet_distance(first, second), 4), "kid": round(kernel_distance(first, second)[0], 6)}
+
+
+def _beside(real: torch.Tensor, own: torch.Tensor, original: torch.Tensor) -> dict[str, float]:
+    """`real_of` of features."""
+    return _apart(real, own) | {f"original_{name}": value for name, value in _apart(real, original).items()}
 
 
 def shift_of(by: Embedder, images: torch.Tensor, reference: torch.Tensor, real: torch.Tensor | None = None) -> dict[str, Any]:

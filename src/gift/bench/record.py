@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from gift.bench.grid_record import Neighbours
+from gift.bench.grid_record import Neighbours, Real
 from gift.bench.reading import Name, Part, parse, read_checked
 from gift.errors import GiftError
 
@@ -28,6 +28,7 @@ class Method(Part):
     safe_accuracy: float | None = None
     fid: float | None = None
     kid: float | None = None
+    real: Real | None = None
     neighbours: Neighbours | None = None
     flags: list[str] = Field(default_factory=list)
 

@@ -91,6 +91,7 @@ class Writer:
             "safe_accuracy": price["safe_accuracy"],
             "fid": price["fid"],
             "kid": price["kid"],
+            "real": price["real"],
             "neighbours": neighbour_damage(near, original) if near else None,
             "flags": [price["collapse"]] if price["collapse"] else [],
         }

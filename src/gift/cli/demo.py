@@ -64,6 +64,9 @@ def demo(
         shutil.rmtree(folder / "work", ignore_errors=True)
         console = Console()
         console.print(table(record))
+        if any(method["real"] for method in record["methods"]):
+            far = [f"{method['method']} {method['real']['fid']:.1f}" for method in record["methods"] if method["real"]]
+            console.print(f"FID to drawings of the same prompts: {', '.join(far)}", highlight=False)
         for attack in record["attacks"]:
             if not attack["control_recovers"]:
                 name = attack["title"]

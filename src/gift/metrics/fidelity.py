@@ -53,9 +53,13 @@ def fid(real: torch.Tensor, fake: torch.Tensor, features: nn.Module) -> float:
         GiftError: a set has fewer than two pictures or the wrong shape or type, or the features aren't (n, d).
         NonFiniteError: a feature is NaN or infinite.
     """
+    return frechet_distance(embed(real, features, "real pictures"), embed(fake, features, "fake pictures"))
+
+
+def frechet_distance(first: torch.Tensor, second: torch.Tensor) -> float:
+    """`fid` of features that `embed` gives: float64 (N, d) and (M, d)."""
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    first, second = _embed(real, features, "real pictures"), _embed(fake, features, "fake pictures")
     metric = FrechetInceptionDistance(feature=_Given(first.shape[1]))
     metric.update(first, real=True)
     metric.update(second, real=False)
@@ -92,9 +96,20 @@ def kid(
         GiftError: as `fid`, or `subsets` or `subset_size` out of range.
         NonFiniteError: a feature is NaN or infinite.
     """
+    first, second = embed(real, features, "real pictures"), embed(fake, features, "fake pictures")
+    return kernel_distance(first, second, subsets=subsets, subset_size=subset_size, seed=seed)
+
+
+def kernel_distance(
+    first: torch.Tensor, second: torch.Tensor, *, subsets: int = 50, subset_size: int | None = None, seed: int = 0
+) -> tuple[float, float]:
+    """`kid` of features that `embed` gives: float64 (N, d) and (M, d).
+
+    Raises:
+        GiftError: `subsets` or `subset_size` out of range.
+    """
     from torchmetrics.image.kid import KernelInceptionDistance
 
-    first, second = _embed(real, features, "real pictures"), _embed(fake, features, "fake pictures")
     smaller = min(len(first), len(second))
     size = min(LARGEST_SUBSET, max(2, smaller // 2)) if subset_size is None else subset_size
     if not 2 <= size <= smaller:
@@ -126,8 +141,18 @@ class _Given(nn.Module):
 
 
 @torch.no_grad()
-def _embed(images: torch.Tensor, network: nn.Module, name: str) -> torch.Tensor:
-    """Features of pictures, float64 (N, d) on the CPU; the network's modes are restored afterwards."""
+def embed(images: torch.Tensor, network: nn.Module, name: str) -> torch.Tensor:
+    """Features of pictures, float64 (N, d) on the CPU; the network's modes are restored afterwards.
+
+    Args:
+        images: uint8 (N, 3, H, W), at least two.
+        network: as `features` of `fid`.
+        name: what errors call the pictures.
+
+    Raises:
+        GiftError: too few pictures, the wrong shape or type, or features that aren't (n, d).
+        NonFiniteError: a feature is NaN or infinite.
+    """
     check_pictures(images, name)
     device = next((p.device for p in network.parameters()), images.device)
     modes = [(module, module.training) for module in network.modules()]

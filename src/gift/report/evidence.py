@@ -10,7 +10,7 @@ from gift.attacks import ATTACKS
 from gift.bench import grid_record, record
 from gift.bench.config import CONTROL
 from gift.bench.grid import ORIGINAL, WORST
-from gift.bench.grid_record import Neighbours
+from gift.bench.grid_record import Neighbours, Real
 from gift.bench.identity import LIBRARIES
 from gift.bench.reading import Part, parse, read_checked
 from gift.bench.sheets import LIST
@@ -36,6 +36,7 @@ class Scores:
         reduction: relearning reduction; None where it is not defined.
         recovered_at: the first measured step with half of the original's score; None for not within `horizon` steps.
         horizon: the attack's last step.
+        real: how far pictures of other prompts, and the original's, are from drawings or photographs.
         neighbours: of the concept's nearest neighbours, before the attack.
     """
 
@@ -49,6 +50,7 @@ class Scores:
     horizon: int
     safe_accuracy: float | None
     fid: float | None
+    real: Real | None = None
     neighbours: Neighbours | None = None
 
 
@@ -173,7 +175,7 @@ def _split(machine: dict[str, Any]) -> tuple[dict[str, str], dict[str, Any]]:
 def _of_demo(source: Path, result: record.Result) -> Evidence:
     attacks = {attack.attack: attack for attack in result.attacks}
     flags = {method.method: method.flags for method in result.methods}
-    beside = {method.method: method.neighbours for method in result.methods}
+    priced = {method.method: method for method in result.methods}
     versions, machine = _split(result.machine)
     cells = []
     for row in result.ordered():
@@ -189,7 +191,8 @@ def _of_demo(source: Path, result: record.Result) -> Evidence:
             horizon=row.curve[-1][0] if row.curve else result.horizon,
             safe_accuracy=row.safe_accuracy,
             fid=row.fid,
-            neighbours=beside[row.method],
+            real=priced[row.method].real,
+            neighbours=priced[row.method].neighbours,
         )
         status: Status = "ok"
         if (verdict := words.verdict(result, row)) is not None:
@@ -302,6 +305,7 @@ def _grid_cell(cell: grid_record.Failed | grid_record.Measured, trials: int | No
             horizon=cell.horizon,
             safe_accuracy=cell.price.safe_accuracy,
             fid=cell.price.fid,
+            real=cell.price.real,
             neighbours=cell.price.neighbours,
         )
     return Cell(

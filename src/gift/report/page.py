@@ -105,6 +105,7 @@ def render(folder: Path) -> str:
         pictures=[(method, blocks(folder, result, method)) for method in result.methods],
         flags=_flags(result),
         each=words.pictures_per_score(result),
+        real={method.method: method.real.fid for method in result.methods if method.real},
         command=f"gift demo --concept {shlex.quote(result.concept)} --seed {result.seed}",
     )
 

@@ -213,6 +213,10 @@ def price(found: Match, evidence: Evidence) -> str | None:
     moved = means(found.label, "fid")
     if moved is not None:
         text += f" FID against the original model's own pictures is {number(moved)} (0: they are the same)."
+    real = [cell.scores.real for cell in found.cells if cell.scores and cell.scores.real]
+    if real:
+        here, there = mean([one.fid for one in real]), mean([one.original_fid for one in real])
+        text += f" FID against drawings of the same prompts is {number(here, 1)} (original model: {number(there, 1)})."
     near = [cell.scores.neighbours for cell in found.cells if cell.scores and cell.scores.neighbours]
     if near:
         names = listed(list(dict.fromkeys(name for one in near for name in one.names)))
