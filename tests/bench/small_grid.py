@@ -16,6 +16,7 @@ SMALL: dict[str, Any] = {
         "attack_pictures": 4,
         "evaluation_pictures": 6,
         "safe_evaluation_pictures": 6,
+        "neighbour_pictures": 4,
     },
     "method_options": {
         "esd": {"steps": 2, "sampler_steps": 3},

@@ -34,7 +34,7 @@ SMALL = DemoConfig(
     safe_evaluation_pictures=4,
     neighbour_pictures=0,
     method_options={
-        "esd": {"steps": 2},
+        "esd": {"steps": 2, "sampler_steps": 3},
         "ascent": {"steps": 2},
         "imma": {"steps": 2},
         "gift": {"steps": 2, "settle_steps": 1, "attacker": {"steps": 2}},

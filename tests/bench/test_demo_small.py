@@ -17,6 +17,8 @@ from gift.errors import GiftError, Interrupted
 from gift.metrics.concept import mean
 from gift.report.page import write_page
 from gift.training.progress import Silent
+from tests.bench.conftest import SMALL
+from tests.conftest import art_pipeline, random_recogniser
 
 Small = Callable[..., dict[str, Any]]
 TIMES = {"defence_seconds", "attack_seconds", "peak_mb"}
@@ -54,29 +56,35 @@ def measured(record: dict[str, Any]) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key not in TIMES} for row in record["rows"]]
 
 
-@pytest.fixture
-def whole(small: Small, tmp_path: Path) -> dict[str, Any]:
-    return finish(small(), tmp_path / "whole")
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The folder and the record of the demo from one unbroken run."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    art_pipeline().save_pretrained(folder / "art-model")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gift.bench.workbench.load_recogniser", random_recogniser)
+        return folder / "whole", finish({**SMALL, "model": str(folder / "art-model")}, folder / "whole")
 
 
-def test_the_controls_are_always_there_and_the_page_opens(whole: dict[str, Any], tmp_path: Path) -> None:
+def test_the_controls_are_always_there_and_the_page_opens(unbroken: tuple[Path, dict[str, Any]]) -> None:
+    folder, whole = unbroken
     assert [(r["method"], r["attack"]) for r in whole["rows"]] == [
         (method, attack) for method in ("original", "esd", "ascent", "gift") for attack in ("lora", "full", "full after 10")
     ]
     assert {name for m in whole["methods"] for name in m["arguments"]} == {"none", "esd", "ascent", "gift"}
     assert all(0 <= s["score"] <= 1 for s in whole["samples"])
-    assert all((tmp_path / "whole" / grid["file"]).is_file() for grid in whole["grids"])
-    assert write_page(tmp_path / "whole").is_file()
+    assert all((folder / grid["file"]).is_file() for grid in whole["grids"])
+    assert write_page(folder).is_file()
 
 
 @pytest.mark.parametrize(("after", "error"), [(2, KeyboardInterrupt), (11, Interrupted), (20, KeyboardInterrupt)])
 def test_a_demo_that_is_stopped_anywhere_goes_on_to_the_same_rows(
-    small: Small, whole: dict[str, Any], tmp_path: Path, after: int, error: type[BaseException]
+    small: Small, unbroken: tuple[Path, dict[str, Any]], tmp_path: Path, after: int, error: type[BaseException]
 ) -> None:
     with pytest.raises(error):
         make(small(), tmp_path / "cut", StopAfter(after, error)).run()
     assert not (tmp_path / "cut" / "result.json").exists()
-    assert measured(finish(small(), tmp_path / "cut")) == measured(whole)
+    assert measured(finish(small(), tmp_path / "cut")) == measured(unbroken[1])
 
 
 def test_what_a_defence_does_to_the_concepts_neighbours_is_in_the_record_and_on_the_page(small: Small, tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def test_the_control_has_no_gap_to_itself_and_the_original_has_not_moved(make: M
     [
         ({"similarity": ["bundled", "bundled-lpips"]}, {"likeness", "shift"}),
         ({"similarity": []}, set()),
-        ({"sizes": {"neighbour_pictures": 4}}, {"neighbours"}),
+        ({"sizes": {"neighbour_pictures": 8}}, {"neighbours"}),
         ({"sizes": {"neighbour_pictures": 0}}, set()),
         ({"harmless": {**HARMLESS, "drawn": 5}}, {"harmless", "likeness"}),
     ],

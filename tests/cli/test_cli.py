@@ -171,7 +171,7 @@ def test_generate_writes_a_picture(mine: Path) -> None:
 @pytest.mark.slow
 def test_an_interrupted_process_leaves_a_run_that_goes_on_to_the_same_weights(mine: Path) -> None:
     """Ctrl-C after the first checkpoint, SIGTERM after the next."""
-    options = ("--set", "steps=140", "--set", "batch_size=2", "--set", "attacker.steps=1", "--set", "safe_steps=1")
+    options = ("--set", "steps=125", "--set", "batch_size=2", "--set", "attacker.steps=1", "--set", "safe_steps=1")
     arguments = [sys.executable, "-m", "gift.cli.main", *immunize(*options)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for sign, after in ((signal.SIGINT, 50), (signal.SIGTERM, 100)):
