@@ -69,6 +69,14 @@ def test_parts_of_a_grid_make_one_table(tmp_path: Path, grid_folder: Path) -> No
     page.write_text(page.read_text().replace("resistance made", "resistance one+two"))
     assert made(page) == whole.replace("resistance made", "resistance one+two")
     other = json.loads(lines[-3])
+    other["settings"]["methods"]["gift"] |= {"other_words": 0.0}  # as a version that does not know it did
+    (tmp_path / "results" / "two" / "records.jsonl").write_text("\n".join([json.dumps(other), *lines[-2:]]))
+    assert made(page) == whole.replace("resistance made", "resistance one+two")
+    other["settings"]["methods"]["gift"] |= {"other_words": 0.5}
+    (tmp_path / "results" / "two" / "records.jsonl").write_text(json.dumps(other))
+    with pytest.raises(GiftError, match="has other settings than in another part"):
+        made(page)
+    other["settings"]["methods"]["gift"] |= {"other_words": 0.0}
     other["settings"]["horizon"] = 7
     (tmp_path / "results" / "two" / "records.jsonl").write_text(json.dumps(other))
     with pytest.raises(GiftError, match="has other settings than in another part"):
@@ -234,17 +242,6 @@ def test_the_projects_own_pages_are_those_of_their_records(page: Path) -> None:
     assert results.BLOCK.search(text)
 
 
-WITHOUT_EFFECT = {
-    "safe_factor": 1,
-    "empty_share": 0.0,
-    "varied_share": 0.0,
-    "varied_concept": 0.0,
-    "other_words": 0.0,
-    "falling_share": 0.0,
-    "spare": 0.0,
-}
-"""Of options that records of an earlier version do not know, the value at which the method is as it was then."""
-
 GRIDS = sorted((ROOT / results.RECORDS).glob("*/grid.yaml"))
 
 
@@ -266,7 +263,7 @@ def test_a_grid_asks_for_what_its_records_tell(grid: Path) -> None:
             asked = immunizer.model_dump(mode="json")
             assert known_then(asked, told) == told, (row["method"], immunizer.name)
             newer = {name: value for name, value in asked.items() if name not in told}
-            assert newer == {name: WITHOUT_EFFECT.get(name) for name in newer}, (row["method"], immunizer.name)
+            assert newer == {name: results.WITHOUT_EFFECT.get(name) for name in newer}, (row["method"], immunizer.name)
 
 
 def test_what_a_search_found_is_told_with_what_it_leaves(

@@ -27,6 +27,26 @@ BLOCK = re.compile(r"(<!-- table: (?P<kind>[\w-]+) (?P<grid>[\w.+-]+) -->\n)(?P<
 CELL = ("model_identity", "concept", "seed", "method", "attack")
 """What tells a grid's cells apart."""
 
+WITHOUT_EFFECT = {
+    "safe_factor": 1,
+    "empty_share": 0.0,
+    "varied_share": 0.0,
+    "varied_concept": 0.0,
+    "other_words": 0.0,
+    "falling_share": 0.0,
+    "spare": 0.0,
+}
+"""Of options that records of an earlier version do not know, the value at which a method is as it was then."""
+
+
+def _settings(row: dict[str, Any]) -> dict[str, Any]:
+    """A record's settings without options that have no effect, so that an earlier version's are like those of today."""
+    methods = {
+        name: {option: value for option, value in told.items() if option not in WITHOUT_EFFECT or value != WITHOUT_EFFECT[option]}
+        for name, told in row["settings"]["methods"].items()
+    }
+    return {**row["settings"], "methods": methods}
+
 
 def read_summary(*folders: Path) -> Summary:
     """The summary of a grid, computed from the records of its parts, and its rows; a cell that several parts have counts once.
@@ -44,7 +64,7 @@ def read_summary(*folders: Path) -> Summary:
         for file in (folder / NAME for folder in folders):
             for row in read_checked(file, rows_of, writer=WRITER, remedy=REMEDY):
                 kept = rows.setdefault(tuple(row[name] for name in CELL), row)
-                if any(kept.get(what) != row.get(what) for what in ("settings", "attack_found")):
+                if _settings(kept) != _settings(row) or kept.get("attack_found") != row.get("attack_found"):
                     raise GiftError(f"{file}: {row['method']} under {row['attack']} has other settings than in another part")
         return {**summarise(list(rows.values())), "rows": list(rows.values())}
     except (KeyError, TypeError, IndexError) as error:
