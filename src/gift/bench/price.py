@@ -34,11 +34,11 @@ def price_of(
         line, or None).
     """
     whole = collapsed(images, reference)
-    own, original = _features(bench, images, reference)
+    own, original = _features(bench, images), _features(bench, reference)
     return {
         "scores": prompted(bench.recogniser, bench.art, images, asks)[0] if bench.art else [],
         **_apart(original, own),
-        "real": None if real is None else _beside(_features(bench, real)[0], own, original),
+        "real": None if real is None else _beside(_features(bench, real, "real pictures"), own, original),
         "diversity": whole.relative_diversity,
         "collapse": whole.flag,
     }
@@ -58,13 +58,12 @@ def real_of(bench: Workbench, real: torch.Tensor, images: torch.Tensor, referenc
         fid and kid from the real pictures, original_fid and original_kid. All of them rise as M and N fall: look at how far the
         one is above the other.
     """
-    drawn, own, original = _features(bench, real, images, reference)
-    return _beside(drawn, own, original)
+    return _beside(_features(bench, real, "real pictures"), _features(bench, images), _features(bench, reference))
 
 
-def _features(bench: Workbench, *pictures: torch.Tensor) -> list[torch.Tensor]:
-    """The recogniser's features of sets of pictures, one set after the other."""
-    return [embed(each, Features(bench.recogniser), "pictures of other prompts") for each in pictures]
+def _features(bench: Workbench, pictures: torch.Tensor, name: str = "pictures of other prompts") -> torch.Tensor:
+    """The recogniser's features."""
+    return embed(pictures, Features(bench.recogniser), name)
 
 
 def _apart(first: torch.Tensor, second: torch.Tensor) -> dict[str, float]:

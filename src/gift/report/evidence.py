@@ -174,7 +174,6 @@ def _split(machine: dict[str, Any]) -> tuple[dict[str, str], dict[str, Any]]:
 
 def _of_demo(source: Path, result: record.Result) -> Evidence:
     attacks = {attack.attack: attack for attack in result.attacks}
-    flags = {method.method: method.flags for method in result.methods}
     priced = {method.method: method for method in result.methods}
     versions, machine = _split(result.machine)
     cells = []
@@ -210,7 +209,7 @@ def _of_demo(source: Path, result: record.Result) -> Evidence:
                 searched=None,
                 found=None,
                 status=status,
-                flags=tuple(dict.fromkeys([*row.flags, *flags[row.method]])),
+                flags=tuple(dict.fromkeys([*row.flags, *priced[row.method].flags])),
                 scores=scores,
             )
         )
