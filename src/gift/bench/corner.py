@@ -227,13 +227,13 @@ class Corner:
 
     def shifts(self, by: Defence) -> dict[str, Piece]:
         """How far pictures of other prompts moved from the original's, and are from the drawings, by every embedder."""
-        pictures = self.grid.sizes.safe_evaluation_pictures
+        pictures, needs = self.grid.sizes.safe_evaluation_pictures, self.prices(by)
         return {
             f"shift {embedder(which).key}": self.piece(
                 "shift",
                 f"{embedder(which).key} of {by.words}",
                 {"embedder": embedder(which).identity, "pictures": pictures, **by.about},
-                self.prices(by),
+                needs,
                 {"embedder": which},
             )
             for which in self.grid.similarity
