@@ -85,6 +85,13 @@ def test_every_number_is_that_of_the_kept_pictures(make: Make, tmp_path: Path) -
         assert row["price"]["real"][f"{prefix}fid"] == pytest.approx(fid(drawn, images, features), rel=1e-4)
         assert row["price"]["real"][f"{prefix}kid"] == pytest.approx(kid(drawn, images, features)[0], rel=1e-4)
     assert row["price"]["real"]["fid"] != row["price"]["real"]["original_fid"] > 0
+    again = bench.safe_evaluation(len(asked), again=True)
+    assert [ask.prompt for ask in again] == [ask.prompt for ask in asked]
+    assert not {ask.seed for ask in again} & {ask.seed for ask in asked}
+    redrawn = bench.model.generate([ask.prompt for ask in again], [ask.seed for ask in again])
+    assert row["price"]["redrawn"]["fid"] == pytest.approx(fid(safe[1], redrawn, features), rel=1e-4)
+    assert row["price"]["redrawn"]["kid"] == pytest.approx(kid(safe[1], redrawn, features)[0], rel=1e-4)
+    assert row_of(outcome, "esd")["price"]["redrawn"] == row["price"]["redrawn"], "of the original alone"
     for key in ("bundled", "bundled-lpips"):
         by, found = load_embedder(key), row["similarity"][key]
 

@@ -32,7 +32,7 @@ from tests.bench.small_grid import small_grid
 from tests.conftest import art_pipeline
 
 Make = Callable[..., Grid]
-EVERYTHING = {"set", "defence", "score", "price", "real", "neighbours", "attack", "likeness", "shift"}
+EVERYTHING = {"set", "defence", "score", "price", "real", "redrawn", "neighbours", "attack", "likeness", "shift"}
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +96,7 @@ def test_chains_share_their_beginning_and_cells_their_control(make: Make) -> Non
     assert counts == {
         "set": 2,
         "defence": 3,
+        "redrawn": 1,
         **dict.fromkeys(("score", "price", "real", "neighbours", "attack", "likeness", "shift"), 4),
     }
     defences = {piece.settings["method"]: piece for piece in plan.pieces.values() if piece.kind == "defence"}
@@ -151,10 +152,10 @@ def test_a_method_against_several_concepts_at_once(make: Make, tmp_path: Path) -
         ({"attacks": [{"attack": "lora", "name": "other name", "options": {"batch_size": 2}}]}, set()),
         ({"attacks": [{"attack": "lora", "options": {"optimiser": "adamw"}}]}, set()),
         ({"methods": ["esd"]}, set()),
-        ({"sizes": {"safe_evaluation_pictures": 7}}, {"price", "real", "shift"}),
+        ({"sizes": {"safe_evaluation_pictures": 7}}, {"price", "real", "redrawn", "shift"}),
         ({"sizes": {"attack_pictures": 5}}, {"attack", "likeness"}),
         ({"sizes": {"evaluation_pictures": 7}}, {"score", "attack", "likeness"}),
-        ({"method_options": {"gift": {"steps": 3}}}, EVERYTHING - {"set"}),
+        ({"method_options": {"gift": {"steps": 3}}}, EVERYTHING - {"set", "redrawn"}),
     ],
     ids=lambda value: str(sorted(value) if isinstance(value, set) else value),
 )

@@ -132,6 +132,8 @@ def test_evaluate_writes_its_scores_and_its_configuration(here: Path, art_model:
     assert "stand-in for CLIP" in done.stdout
     assert result["real"]["fid"] == result["real"]["original_fid"] > 0
     assert f"real FID  {result['real']['fid']:.4f}" in done.stdout
+    assert result["redrawn"].keys() == {"fid", "kid"}
+    assert f"other noise  {result['redrawn']['fid']:.4f}" in done.stdout
     assert len(result["concept_scores"]) == 2
     assert yaml.safe_load((here / "out" / "config.yaml").read_text())["seed"] == 0
 

@@ -46,7 +46,7 @@ def test_every_family_from_the_command_line(row: Row, here: Path) -> None:
     record = json.loads((here / "attacked" / "attack.json").read_text())
     assert [step for step, _ in record["curve"]] == [0, 2]
     assert (here / "attacked" / "weights" / KOHYA_FILE).exists() is unet
-    (here / "some.yaml").write_text("{pictures: 2, safe_pictures: 4, original: model}")
+    (here / "some.yaml").write_text("{pictures: 2, safe_pictures: 4, original: model, redraw: false}")
     arguments = ["evaluate", "out/model", "--concept", "a fox", "--concept-images", "pictures", "--config", "some.yaml"]
     text = ran(*arguments, "--output", "evaluation")
     assert "alike" in text
@@ -55,6 +55,7 @@ def test_every_family_from_the_command_line(row: Row, here: Path) -> None:
     found = json.loads((here / "evaluation" / "evaluation.json").read_text())
     assert found["scored_by"] == "likeness to the concept's pictures"
     assert (found["safe_accuracy"], found["neighbours"], found["real"]) == (None, None, None)
+    assert found["redrawn"] is None
 
 
 def test_pictures_of_other_prompts_are_compared_with_the_users_own(here: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,7 @@ MAKERS: dict[str, Maker] = {
     "safe": safe_asks,
     "evaluation": evaluation_asks,
     "safe evaluation": safe_evaluation_asks,
+    "safe evaluation, again": partial(safe_evaluation_asks, again=True),
 }
 DEFENCE, SCORING = ("concept", "safe"), ("evaluation", "safe evaluation")
 CONCEPTS = [parse_concept(text, ART) for text in ("mushroom", "french fries", "style:openmoji", "category:food")]
@@ -68,6 +71,15 @@ def test_no_seed_is_used_both_for_drawing_and_for_scoring(first: int, second: in
     ]
     assert not used[0] & used[1]
     assert all(0 <= seed < 2**63 for seed in used[0] | used[1])
+
+
+@given(first=st.integers(0, 2**31 - 1), second=st.integers(0, 2**31 - 1), name=st.sampled_from([*DEFENCE, *SCORING]))
+@example(0, 0, "safe evaluation")
+@example(0, 100, "safe")
+def test_what_is_drawn_again_has_the_prompts_and_no_seed_of_what_was_drawn(first: int, second: int, name: str) -> None:
+    again = MAKERS["safe evaluation, again"](CONCEPTS[0], ART, 200, first)
+    assert [replace(a, seed=0) for a in again] == [replace(a, seed=0) for a in safe_evaluation_asks(CONCEPTS[0], ART, 200, first)]
+    assert not {a.seed for a in again} & {a.seed for a in MAKERS[name](CONCEPTS[0], ART, 200, second)}
 
 
 @pytest.mark.parametrize(("left", "right"), [DEFENCE, SCORING])

@@ -18,6 +18,7 @@ KINDS: dict[str, Callable[[Work], Value]] = {
     "score": measured.score,
     "price": measured.price,
     "real": measured.real,
+    "redrawn": measured.redrawn,
     "neighbours": measured.neighbours,
     "harmless": measured.harmless,
     "likeness": measured.likeness,

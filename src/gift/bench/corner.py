@@ -140,9 +140,8 @@ class Corner:
 
     def price(self, by: Defence) -> Piece:
         """What the defence costs elsewhere, beside the original."""
-        settings = {"recogniser": self.recogniser, "pictures": self.grid.sizes.safe_evaluation_pictures, **by.about}
         needs = {"defence": self.defence(by), "original": self.price(by.undone) if by.chain else None}
-        return self.piece("price", by.words, settings, needs)
+        return self.piece("price", by.words, self.pictures(by), needs)
 
     def harmless(self, by: Defence) -> dict[str, Piece]:
         """What a defence does to the learning of harmless objects, by where those lie; nothing if the grid asks for nothing."""
@@ -222,8 +221,15 @@ class Corner:
 
     def real(self, by: Defence) -> Piece:
         """How near pictures of other prompts are to the drawings."""
-        settings = {"recogniser": self.recogniser, "pictures": self.grid.sizes.safe_evaluation_pictures, **by.about}
-        return self.piece("real", by.words, settings, self.prices(by))
+        return self.piece("real", by.words, self.pictures(by), self.prices(by))
+
+    def redrawn(self, by: Defence) -> Piece:
+        """How far the original's pictures of other prompts are from those that it draws from other noise."""
+        return self.piece("redrawn", by.undone.words, self.pictures(by), {"original": self.price(by.undone)})
+
+    def pictures(self, by: Defence) -> dict[str, Any]:
+        """What pieces about pictures of other prompts depend on."""
+        return {"recogniser": self.recogniser, "pictures": self.grid.sizes.safe_evaluation_pictures, **by.about}
 
     def shifts(self, by: Defence) -> dict[str, Piece]:
         """How far pictures of other prompts moved from the original's, and are from the drawings, by every embedder."""
@@ -273,7 +279,7 @@ class Corner:
             by = self.by(entry)
             defence = self.defence(by)
             shared = {"original": self.original, "score": self.score(by), "price": self.price(by)}
-            shared["real"] = self.real(by)
+            shared |= {"real": self.real(by), "redrawn": self.redrawn(by)}
             shared |= {"defence": defence} if defence else {}
             near, nearest = self.neighbours(by), self.neighbours(by.undone)
             shared |= {"neighbours": near, "neighbours, original": nearest} if near and nearest else {}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gift.bench.neighbours import neighbour_damage, neighbour_scores, neighbours
-from gift.bench.price import price_of, shift_of
+from gift.bench.price import price_of, redrawn_of, shift_of
 from gift.bench.trial import score_model
 from gift.bench.workbench import Folders, Workbench, folders_of
 from gift.data.concept import speaks_art
@@ -36,6 +36,7 @@ def evaluate_model(
     similarity: Sequence[str] = (STAND_IN,),
     concept_images: Folders = None,
     real_images: Path | None = None,
+    redraw: bool = True,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Scores a model's concept and its safe prompts.
@@ -54,13 +55,14 @@ def evaluate_model(
             likeness to them by the first embedder. Models with a vocabulary of their own can only be scored so.
         real_images: a folder of real pictures of anything but the concept, to which both models' pictures of other prompts are
             compared; for models that know the bundled drawings those of the same prompts by default.
+        redraw: whether the original draws the safe prompts a second time from other noise, to tell how far noise alone moves them.
         seed: of the prompts and pictures.
 
     Returns:
         concept_score, safe_accuracy (each with an `_interval`, 95 % bootstrap over pictures), fid, kid, real (fid and kid from real
-        pictures, and the original's; None without any), diversity, neighbours,
-        similarity, flags, and the scores; and `concepts`, a row for each with its name, score, the original's score, and
-        neighbours. What stands outside the rows about a concept is about the first.
+        pictures, and the original's; None without any), redrawn (fid and kid of the original's pictures from other noise; None
+        without `redraw`), diversity, neighbours, similarity, flags, and the scores; and `concepts`, a row for each with its name,
+        score, the original's score, and neighbours. What stands outside the rows about a concept is about the first.
 
     Raises:
         GiftError: an unknown model, concept or embedder, a concept that nothing can recognise, folders too many or too few, or
@@ -90,6 +92,8 @@ def evaluate_model(
         )
     safe, reference = opened.generate(words, seeds), base.generate(words, seeds)
     price = price_of(bench, asks, safe, reference, real)
+    other = bench.safe_evaluation(safe_pictures, again=True) if redraw else []
+    redrawn = redrawn_of(bench, reference, base.generate([a.prompt for a in other], [a.seed for a in other])) if redraw else None
     rows, flags = [], blank(reference, "of the original")
     for each, scorer, folder in zip(benches, scorers, folders, strict=True):
         plain = each.asks(pictures)
@@ -119,6 +123,7 @@ def evaluate_model(
         "fid": price["fid"],
         "kid": price["kid"],
         "real": price["real"],
+        "redrawn": redrawn,
         "diversity": price["diversity"],
         "similarity": {by.key: shift_of(by, safe, reference, real) for by in compared},
         "flags": [*([price["collapse"]] if price["collapse"] else []), *flags],

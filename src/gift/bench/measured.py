@@ -10,7 +10,7 @@ import torch
 from gift.bench.context import Context, embedder
 from gift.bench.harmless import teach
 from gift.bench.neighbours import neighbour_scores
-from gift.bench.price import price_of, real_of, shift_of
+from gift.bench.price import price_of, real_of, redrawn_of, shift_of
 from gift.bench.safe_after import safe_accuracy
 from gift.bench.trial import score_model
 from gift.bench.work import Value, Work
@@ -47,6 +47,14 @@ def real(work: Work) -> Value:
     """Pictures of safe prompts beside the drawings of the same, and the original's."""
     images, reference = work.need("price")["images"], work.need("original")["images"]
     return real_of(work.context.bench, _real(work), images, reference)
+
+
+def redrawn(work: Work) -> Value:
+    """Pictures of the same safe prompts by the original from other noise, beside its first."""
+    bench = work.context.bench
+    asks = bench.safe_evaluation(work.piece.settings["pictures"], again=True)
+    again = work.model().generate([a.prompt for a in asks], [a.seed for a in asks])
+    return redrawn_of(bench, work.need("original")["images"], again)
 
 
 def safe(work: Work) -> Value:

@@ -10,7 +10,19 @@ from typing import Any, Literal
 from gift.bench.store import Store
 
 Kind = Literal[
-    "set", "defence", "score", "price", "real", "neighbours", "safe", "attack", "search", "harmless", "likeness", "shift"
+    "set",
+    "defence",
+    "score",
+    "price",
+    "real",
+    "redrawn",
+    "neighbours",
+    "safe",
+    "attack",
+    "search",
+    "harmless",
+    "likeness",
+    "shift",
 ]
 
 

@@ -61,6 +61,23 @@ def real_of(bench: Workbench, real: torch.Tensor, images: torch.Tensor, referenc
     return _beside(_features(bench, real, "real pictures"), _features(bench, images), _features(bench, reference))
 
 
+def redrawn_of(bench: Workbench, images: torch.Tensor, again: torch.Tensor) -> dict[str, float]:
+    """How far apart two sets of pictures are that one model draws of the same prompts: what noise alone does.
+
+    A defence changes the weights, and with them what comes of each seed's noise. So a distance between its pictures and the
+    original's means something only as far as it is above this one, of as many pictures.
+
+    Args:
+        bench: the concept's workbench.
+        images: uint8 (N, 3, H, W), the original model's.
+        again: uint8 (N, 3, H, W), the original model's of the same prompts from other seeds.
+
+    Returns:
+        fid and kid between them.
+    """
+    return _apart(_features(bench, images), _features(bench, again))
+
+
 def _features(bench: Workbench, pictures: torch.Tensor, name: str = "pictures of other prompts") -> torch.Tensor:
     """The recogniser's features."""
     return embed(pictures, Features(bench.recogniser), name)

@@ -106,6 +106,7 @@ def _measured(cell: Cell, store: Store, seeds: int) -> Row:
             "fid": price["fid"],
             "kid": price["kid"],
             "real": pieces["real"],
+            "redrawn": pieces["redrawn"],
             "collapse": price["collapse"],
             "diversity": rounded(price["diversity"]),
             "neighbours": neighbour_damage(pieces["neighbours"]["scores"], pieces["neighbours, original"]["scores"])

@@ -38,6 +38,7 @@ AVERAGED: dict[str, Callable[[Row], float | None]] = {
     "kid": lambda row: row["price"]["kid"],
     "real_fid": partial(_part, ("price", "real", "fid")),
     "real_fid_original": partial(_part, ("price", "real", "original_fid")),
+    "redrawn_fid": partial(_part, ("price", "redrawn", "fid")),
     "neighbours": partial(_part, ("price", "neighbours", "score")),
     "neighbours_original": partial(_part, ("price", "neighbours", "original_score")),
     "diversity": partial(_part, ("price", "diversity")),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -245,9 +245,9 @@ class Workbench:
         """Evaluation prompts for the concept."""
         return evaluation_asks(self.concept, self.art, n, self.seed)
 
-    def safe_evaluation(self, n: int) -> list[Ask]:
-        """Evaluation prompts for the price."""
-        return self._apart(safe_evaluation_asks, n, "evaluate fewer at once")
+    def safe_evaluation(self, n: int, *, again: bool = False) -> list[Ask]:
+        """Evaluation prompts for the price; `again` the same, to be drawn from other noise."""
+        return self._apart(partial(safe_evaluation_asks, again=again), n, "evaluate fewer at once")
 
 
 def art_of(model: DenoisingModel) -> Art | None:

@@ -98,5 +98,6 @@ class EvaluateConfig(_Config):
     similarity: tuple[str, ...] = (STAND_IN,)
     concept_images: Path | list[Path | None] | None = None
     real_images: Path | None = None
+    redraw: bool = True
 
     _as_many = field_validator("concept_images")(_one_each)

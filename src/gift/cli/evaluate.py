@@ -94,6 +94,8 @@ def evaluate(
             low_high = result.get(f"{key}_interval")
             interval = f"  (95 % {low_high[0]:.3f} to {low_high[1]:.3f})" if low_high else ""
             print(f"{key.replace('_', ' '):>14}  {result[key]:.4f}{interval}")
+        if redrawn := result["redrawn"]:
+            print(f"   other noise  {redrawn['fid']:.4f}  (FID of the original's pictures, drawn twice; KID {redrawn['kid']:.4f})")
         if real := result["real"]:
             beside_it = f"original {real['original_fid']:.4f}; KID {real['kid']:.4f}, original {real['original_kid']:.4f}"
             print(f"      real FID  {real['fid']:.4f}  ({beside_it})")

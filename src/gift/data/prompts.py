@@ -17,6 +17,7 @@ GENERIC_SAFE = Path(__file__).with_name("safe_prompts.txt")
 DEFENCE_SEEDS = 1_000_000
 EVALUATION_SEEDS = 2_000_000
 ATTACK_SEEDS = 3_000_000
+AGAIN_SEEDS = 4_000_000  # the evaluation's own prompts, drawn a second time from other noise
 KEPT_SAFE = 500_000  # where the seeds of safe prompts begin in each range
 
 # Words that say nothing about what a picture shows.
@@ -132,10 +133,10 @@ def evaluation_asks(concept: Concept, art: Art | None, n: int, seed: int) -> lis
     return asks
 
 
-def safe_evaluation_asks(concept: Concept, art: Art | None, n: int, seed: int) -> list[Ask]:
-    """n prompts of anything but the concept, from the half that no defence draws, for measuring the price."""
+def safe_evaluation_asks(concept: Concept, art: Art | None, n: int, seed: int, *, again: bool = False) -> list[Ask]:
+    """n prompts of anything but the concept, from the half that no defence draws, for the price; `again` for a second drawing."""
     rng = random.Random(f"price/{seed}")
-    seeds = _seeds(EVALUATION_SEEDS + KEPT_SAFE, seed, n)
+    seeds = _seeds((AGAIN_SEEDS if again else EVALUATION_SEEDS) + KEPT_SAFE, seed, n)
     if art is None:
         picked = _cycle(_safe_lines(concept, evaluation=True), n, rng)
         return [Ask(f"a picture of {line}", s) for (line, _), s in zip(picked, seeds, strict=True)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from statistics import median
 from typing import Any
 
@@ -15,7 +15,8 @@ from gift.bench.summary import damages, limits, mean_in
 from gift.metrics.concept import mean
 from gift.metrics.recovery import area, steps_to_recover
 from gift.report.frontier import front, settings_of
-from gift.report.markdown import plain
+from gift.report.markdown import plain, table
+from gift.report.targets import targets
 from gift.report.words import number, percent
 from gift.settings import make_attack
 
@@ -28,12 +29,6 @@ def _with_interval(found: dict[str, Any] | None, show: Callable[[float | None], 
         return "–"
     ends = found["interval"]
     return show(found["mean"]) if ends is None else f"{show(found['mean'])} ({show(ends[0])} to {show(ends[1])})"
-
-
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; the first column is text, the others numbers."""
-    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _names(summary: Summary, what: str) -> list[str]:
@@ -286,4 +281,5 @@ KINDS: dict[str, Callable[[Summary], str]] = {
     "attacks": attacks,
     "found": found,
     "frontier": frontier,
+    "targets": targets,
 }
