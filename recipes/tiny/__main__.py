@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gift.models.base import GUIDANCE
+from gift.models.sampling import GUIDANCE
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
 

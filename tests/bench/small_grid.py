@@ -10,6 +10,7 @@ SMALL: dict[str, Any] = {
     "methods": ["none", "esd", "esd+gift", "esd+imma"],
     "attacks": ["lora"],
     "horizon": 11,
+    "sampler_steps": 4,
     "sizes": {
         "concept_pictures": 4,
         "safe_pictures": 4,

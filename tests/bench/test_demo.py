@@ -33,6 +33,7 @@ SMALL = DemoConfig(
     evaluation_pictures=3,
     safe_evaluation_pictures=4,
     neighbour_pictures=0,
+    sampler_steps=4,
     method_options={
         "esd": {"steps": 2, "sampler_steps": 3},
         "ascent": {"steps": 2},

@@ -88,7 +88,7 @@ def test_every_number_is_that_of_the_kept_pictures(make: Make, tmp_path: Path) -
     again = bench.safe_evaluation(len(asked), again=True)
     assert [ask.prompt for ask in again] == [ask.prompt for ask in asked]
     assert not {ask.seed for ask in again} & {ask.seed for ask in asked}
-    redrawn = bench.model.generate([ask.prompt for ask in again], [ask.seed for ask in again])
+    redrawn = bench.model.generate([ask.prompt for ask in again], [ask.seed for ask in again], steps=grid.sampler_steps)
     assert row["price"]["redrawn"]["fid"] == pytest.approx(fid(safe[1], redrawn, features), rel=1e-4)
     assert row["price"]["redrawn"]["kid"] == pytest.approx(kid(safe[1], redrawn, features)[0], rel=1e-4)
     assert row_of(outcome, "esd")["price"]["redrawn"] == row["price"]["redrawn"], "of the original alone"

@@ -147,6 +147,9 @@ def test_a_method_against_several_concepts_at_once(make: Make, tmp_path: Path) -
     [
         ({"seeds": [1]}, EVERYTHING),
         ({"concepts": ["style:emojione"]}, EVERYTHING),
+        ({"sampler_steps": 5}, EVERYTHING),
+        ({"guidance": 3.0}, EVERYTHING),
+        ({"guidance": 2.0}, set()),  # as it is without
         ({"horizon": 12}, {"attack", "likeness"}),
         ({"attack_options": {"lora": {"batch_size": 3}}}, {"attack", "likeness"}),
         ({"attacks": [{"attack": "lora", "name": "other name", "options": {"batch_size": 2}}]}, set()),

@@ -10,9 +10,12 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from gift.bench.evaluation import evaluate_model
 from gift.cli.main import app
+from gift.errors import GiftError
 from gift.metrics.embedders import load_embedder
 from gift.metrics.likeness import LikenessScorer
+from gift.models import load
 from gift.models.kohya import KOHYA_FILE
 from tests.conftest import noise_pictures
 from tests.models.families import ROWS, Row
@@ -111,3 +114,34 @@ def test_a_search_by_likeness(here: Path) -> None:
     wrong = CliRunner().invoke(app, [*arguments, "--search", "1", "--compile", "nonsense", "--output", "other"])
     assert wrong.exit_code == 2
     assert "no backend 'nonsense'" in wrong.stderr, "a search saves what its flags say"
+
+
+def test_every_verb_draws_as_it_is_told_and_the_immunized_model_keeps_it(here: Path) -> None:
+    row = next(row for row in ROWS if row.name == "sd1")
+    row.model().save(here / "model")
+    (here / "few.yaml").write_text("{concept_pictures: 2, safe_pictures: 2, sampler_steps: 9}")
+    arguments = ["immunize", "model", "--concept", "a fox", "--method", "ascent", "--config", "few.yaml", "--set=steps=1"]
+    ran(*arguments, "--set=batch_size=2", "--sampler-steps", "3", "--guidance", "5", "--output", "out")
+    assert json.loads((here / "out" / "model" / "sampling.json").read_text()) == {"steps": 3, "guidance": 5.0}
+    assert not (here / "model" / "sampling.json").exists()
+
+    def sheet(model: str, *options: str) -> bytes:
+        ran("generate", model, "--prompt", "a fox", "--count", "1", *options, "--output", "sheet.png")
+        return (here / "sheet.png").read_bytes()
+
+    kept = sheet("out/model")
+    assert kept == sheet("out/model", "--steps", "3", "--guidance", "5") != sheet("out/model", "--guidance", "1")
+
+    (here / "some.yaml").write_text("{pictures: 2, safe_pictures: 4, original: out/model, neighbour_pictures: 0, redraw: false}")
+    arguments = ["evaluate", "out/model", "--concept", "a fox", "--concept-images", "pictures", "--config", "some.yaml"]
+    found = []
+    for options in ([], ["--guidance", "1"]):
+        ran(*arguments, *options, "--output", "evaluation")
+        found.append(json.loads((here / "evaluation" / "evaluation.json").read_text()))
+        assert found[-1]["fid"] == 0, "the original is drawn the same way"
+    assert found[0]["concept_scores"] != found[1]["concept_scores"]
+    with pytest.raises(GiftError, match=r"is drawn with .*; open both with the same"):
+        evaluate_model(load("out/model"), "a fox", original=load("model"), concept_images=here / "pictures")
+    told = CliRunner().invoke(app, ["attack", "out/model", "--concept", "a fox", "--guidance", "nan"])
+    assert told.exit_code == 2
+    assert "--guidance" in told.output

@@ -19,6 +19,17 @@ Where = Literal["near inside", "near outside", "far inside", "far outside"]
 PLACES: tuple[Where, ...] = get_args(Where)
 """Where harmless objects lie: by their likeness to the concept, and whether the safe set names them."""
 LARGEST_SEED = 2**31 - 1
+MOST = 1000
+"""Sampler steps and guidance, as `gift.models.sampling` has it."""
+SamplerSteps = Annotated[
+    int | None, Field(ge=1, le=MOST, description="sampler steps of every picture; by default the model's sampling.json, else 15")
+]
+Guidance = Annotated[
+    float | None,
+    Field(ge=0, le=MOST, allow_inf_nan=False, description="of every picture; by default the model's sampling.json, else 2"),
+]
+DRAWN = ("sampler_steps", "guidance")
+"""The settings that say how a model is drawn from, by their names as arguments of `gift.load`."""
 
 
 class AttackEntry(BaseModel):
@@ -74,5 +85,7 @@ class DemoConfig(BaseModel):
     evaluation_pictures: int = Field(default=30, ge=2, description="a concept score")
     safe_evaluation_pictures: int = Field(default=120, ge=4, description="safe accuracy, FID, KID")
     neighbour_pictures: int = Field(default=24, ge=0, description="of the concept's nearest neighbours together; 0 leaves them out")
+    sampler_steps: SamplerSteps = None
+    guidance: Guidance = None
     method_options: dict[str, dict[str, Any]] = Field(default_factory=dict, description="hyperparameters by method")
     attack_options: dict[str, dict[str, Any]] = Field(default_factory=dict, description="hyperparameters by attack")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -12,19 +13,26 @@ from gift.data.latents import LatentSet, fingerprint
 from gift.metrics.embedders import Embedder, load_embedder
 from gift.models import DenoisingModel, load
 
+USUAL = "{}"
+"""As the model's folder says."""
 
-def opened(source: str) -> tuple[DenoisingModel, str]:
+
+def opened(source: str, drawn: str = USUAL) -> tuple[DenoisingModel, str]:
     """A model and its identity, opened once in a process.
+
+    Args:
+        source: what `gift.load` takes.
+        drawn: JSON of the arguments of `gift.load` that say how it is drawn from.
 
     Raises:
         GiftError: it can't be opened.
     """
-    return _opened(source)
+    return _opened(source, drawn)
 
 
 @lru_cache(maxsize=4)
-def _opened(source: str) -> tuple[DenoisingModel, str]:
-    model = load(source)
+def _opened(source: str, drawn: str) -> tuple[DenoisingModel, str]:
+    model = load(source, **json.loads(drawn))
     return model, model_identity(model)
 
 
@@ -53,13 +61,13 @@ class Context:
     identity: str
 
     @classmethod
-    def of(cls, model: str, concept: str, seed: int, together: Sequence[str] = ()) -> Context:
-        """The context, one a process; `together` are concepts that a defence is about, too.
+    def of(cls, model: str, concept: str, seed: int, together: Sequence[str] = (), drawn: str = USUAL) -> Context:
+        """The context, one a process; `together` are concepts that a defence is about, too, `drawn` is as for `opened`.
 
         Raises:
             GiftError: no such model or concept.
         """
-        return _of(model, (concept, *together), seed)
+        return _of(model, (concept, *together), seed, drawn)
 
     @cached_property
     def recogniser_identity(self) -> str:
@@ -90,6 +98,6 @@ class Context:
 
 
 @lru_cache(maxsize=16)
-def _of(model: str, concepts: tuple[str, ...], seed: int) -> Context:
-    network, identity = opened(model)
+def _of(model: str, concepts: tuple[str, ...], seed: int, drawn: str) -> Context:
+    network, identity = opened(model, drawn)
     return Context(Workbench.of(network, concepts, seed), identity)

@@ -79,12 +79,13 @@ class Corner:
     """All that one model, concept and seed share."""
 
     def __init__(self, grid: Grid, model: str, concept: str, seed: int) -> None:
-        context = Context.of(model, concept, seed)
+        self.drawn = grid.drawn
+        context = Context.of(model, concept, seed, drawn=self.drawn)
         self.grid, self.model, self.concept, self.seed = grid, model, str(context.bench.concept), seed
         self.root = {"model": context.identity, "libraries": libraries(), "concept": self.concept, "seed": seed}
         self.kind, self.art = context.bench.concept.kind, context.bench.art
         self.recogniser = context.recogniser_identity
-        self.places = {"model": model, "base": grid.base or model}
+        self.places = {"model": model, "base": grid.base or model, "drawn": self.drawn}
         self.base = opened(grid.base)[1] if grid.base else context.identity
         self.original = self.score(UNDEFENDED)
         # Found once a group, though every attack and embedder asks.
@@ -247,7 +248,8 @@ class Corner:
 
     def beside(self, group: Sequence[str]) -> Workbench:
         """The concept's workbench, with the others of a group behind it."""
-        return Context.of(self.model, self.concept, self.seed, [name for name in group if name != self.concept]).bench
+        others = [name for name in group if name != self.concept]
+        return Context.of(self.model, self.concept, self.seed, others, self.drawn).bench
 
     def attack_sizes(self) -> list[int]:
         """What an attack sees and what it is scored on."""

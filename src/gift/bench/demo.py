@@ -73,7 +73,8 @@ class Demo:
         self.attacks = {entry.label: self._attack_of(entry) for entry in config.attacks}
         if len({file_word(name) for name in self.attacks}) < len(config.attacks):
             raise GiftError("attacks lists one name twice; give each once, or a name of its own")
-        self.bench = Workbench.of(load(config.model), config.concept, config.seed)
+        model = load(config.model, sampler_steps=config.sampler_steps, guidance=config.guidance)
+        self.bench = Workbench.of(model, config.concept, config.seed)
         self.options = method_options(self.bench.concept.kind, config.method_options)
         for chain in self.chains.values():
             self.methods(chain)
@@ -134,6 +135,7 @@ class Demo:
             "seed": config.seed,
             "methods": [options_of(m) for m in self.methods(chain)],
             "sets": sizes,
+            **self.bench.model.sampling.settings(),
         }
 
     def checkpoints(self, name: str, settings: dict[str, Any]) -> Checkpoints:

@@ -44,7 +44,8 @@ def evaluate_model(
     Args:
         model: the model, or what `load` takes.
         concept: what to look for; several concepts share one price, of prompts that name none of them.
-        original: the model before the defence; its pictures of the same prompts and seeds are the reference.
+        original: the model before the defence; its pictures of the same prompts and seeds are the reference, with the same sampler
+            steps and guidance.
         lora: a folder with LoRA files to load on the model.
         embeds: a Textual Inversion file to load on it; the concept is then asked for by its word.
         pictures: of the concept.
@@ -65,12 +66,15 @@ def evaluate_model(
         score, the original's score, and neighbours. What stands outside the rows about a concept is about the first.
 
     Raises:
-        GiftError: an unknown model, concept or embedder, a concept that nothing can recognise, folders too many or too few, or
-            several concepts with a Textual Inversion file, which is about one.
+        GiftError: an unknown model, concept or embedder, a concept that nothing can recognise, folders too many or too few, models
+            that are drawn from differently, or several concepts with a Textual Inversion file, which is about one.
     """
     compared = [load_embedder(which) for which in similarity]
     opened = model if isinstance(model, DenoisingModel) else load(model)
-    base = original if isinstance(original, DenoisingModel) else load(original)
+    how = opened.sampling
+    base = original if isinstance(original, DenoisingModel) else load(original, sampler_steps=how.steps, guidance=how.guidance)
+    if base.sampling != how:
+        raise GiftError(f"{base.source} is drawn with {base.sampling}, {opened.source} with {how}; open both with the same")
     bench = Workbench.of(opened, concept, seed)
     if embeds and len(bench.concepts) > 1:
         raise GiftError(f"--embeds is about one concept; evaluate {len(bench.concepts)} concepts one by one")

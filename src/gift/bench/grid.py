@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -9,7 +10,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gift.attacks import ATTACKS, Attack
-from gift.bench.config import CONTROL, LARGEST_SEED, AttackEntry, Attacks, method_options, named
+from gift.bench.config import CONTROL, DRAWN, LARGEST_SEED, AttackEntry, Attacks, Guidance, SamplerSteps, method_options, named
 from gift.bench.harmless import HarmlessConfig
 from gift.bench.space import SearchConfig
 from gift.config_file import read_yaml
@@ -76,6 +77,8 @@ class Grid(_Part):
     attack_options: dict[str, dict[str, Any]] = Field(default_factory=dict, description="hyperparameters by attack")
     horizon: int = Field(default=150, ge=1, description="attack steps (choice)")
     sizes: Sizes = Field(default_factory=Sizes)
+    sampler_steps: SamplerSteps = None
+    guidance: Guidance = None
     similarity: tuple[str, ...] = Field(
         default=(STAND_IN,),
         description="what compares pictures with the attacker's and with the original's: bundled, bundled-lpips, clip:FOLDER, "
@@ -105,6 +108,11 @@ class Grid(_Part):
         if self.search and WORST in groups["attacks"]:
             raise ValueError(f"attacks lists '{WORST}', which is the search's own name; give it another")
         return self
+
+    @property
+    def drawn(self) -> str:
+        """How its models are opened to be drawn from, as `gift.bench.context.opened` takes it."""
+        return json.dumps({name: value for name in DRAWN if (value := getattr(self, name)) is not None})
 
     def everything(self) -> tuple[MethodEntry, ...]:
         """The methods, and the control before them if it is not one of them."""

@@ -42,7 +42,7 @@ def model_identity(model: DenoisingModel) -> str:
         unusual["size"] = size
     if unusual:
         parts["options"] = unusual
-    return digest(parts)
+    return digest(parts | model.sampling.settings())
 
 
 @torch.no_grad()
@@ -74,7 +74,8 @@ def run_settings(model: DenoisingModel, how: Sequence[Attack | Immunizer], **mor
         **more: whatever else the outcome depends on, as JSON.
     """
     methods = [options_of(one) for one in how]
-    return {"method": methods[0] if len(methods) == 1 else methods, "model": model.source, "weights": weights_sketch(model), **more}
+    about = {"model": model.source, "weights": weights_sketch(model), **model.sampling.settings()}
+    return {"method": methods[0] if len(methods) == 1 else methods, **about, **more}
 
 
 def attack_settings(

@@ -74,7 +74,8 @@ def harmless(work: Work) -> Value:
 def _of_object(work: Work, concept: str) -> Workbench:
     """A concept's workbench, whose drawings are in no style that a defence is about."""
     settings = work.piece.settings
-    bench = Context.of(work.piece.places["model"], concept, settings["seed"]).bench
+    places = work.piece.places
+    bench = Context.of(places["model"], concept, settings["seed"], drawn=places["drawn"]).bench
     styles = settings.get("without", [])
     return replace(bench, art=bench.art.without(styles)) if styles and bench.art else bench
 

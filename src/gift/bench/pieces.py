@@ -35,7 +35,8 @@ class Piece:
         label: for the reader.
         settings: all that the outcome depends on besides the needs, as JSON.
         needs: the pieces that it is computed from, by what they are to it.
-        places: where the models are found on this machine; no part of the identity.
+        places: where the models are found on this machine, and how they are opened to be drawn from; no part of the identity (what
+            they draw with is one of theirs).
         gate: a piece that must show the concept before this one is worth while; no part of the identity.
     """
 

@@ -43,7 +43,8 @@ class Work:
             GiftError: the model at that place is another than when the grid was laid out.
         """
         settings, place = self.piece.settings, self.piece.places["model"]
-        context = Context.of(place, settings["concept"], settings["seed"], settings.get("together", ()))
+        others = settings.get("together", ())
+        context = Context.of(place, settings["concept"], settings["seed"], others, self.piece.places["drawn"])
         if context.identity != settings["model"]:
             raise GiftError(f"{place} is another model than when the grid was laid out; start the grid again")
         return context

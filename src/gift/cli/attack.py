@@ -13,6 +13,7 @@ from gift.cli.common import (
     CompileOption,
     ConfigOption,
     EmaOption,
+    GuidanceOption,
     HeldOption,
     ModelArgument,
     OneOption,
@@ -20,6 +21,7 @@ from gift.cli.common import (
     RestartOption,
     SeedOption,
     SetOption,
+    StepsOption,
     TrackerOption,
     VariantOption,
     begin_afresh,
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
 def attack(
     model: ModelArgument = None,
     variant: VariantOption = None,
+    sampler_steps: StepsOption = None,
+    guidance: GuidanceOption = None,
     held_in: HeldOption = None,
     concept: OneOption = None,
     attack: Annotated[str | None, typer.Option("--attack", help="See gift list attacks.")] = None,
@@ -85,6 +89,8 @@ def attack(
     flags: dict[str, Any] = {
         "model": model,
         "variant": variant,
+        "sampler_steps": sampler_steps,
+        "guidance": guidance,
         "held_in": held_in,
         "concept": concept,
         "attack": attack,
@@ -133,7 +139,7 @@ def attack(
     reporter = tracked(Live(), chosen.tracker, output, chosen.model_dump(mode="json"))
     with output_folder(output) as folder:
         check_pictures(chosen.concept_images, chosen.harmless_images, skip_bad_images=chosen.skip_bad_images)
-        opened = load(chosen.model, variant=chosen.variant, held_in=chosen.held_in)
+        opened = load(chosen.model, **chosen.opening)
         public = load(chosen.base, held_in=chosen.held_in) if chosen.base else None
         bench = Workbench.of(opened, chosen.concept, chosen.seed, skip_bad_images=chosen.skip_bad_images)
         bench.judge(chosen.similarity, 2, chosen.concept_images)  # told before anything is written
@@ -146,7 +152,7 @@ def attack(
             search_attack(opened, public, chosen, folder, reporter)
             return
         rest = chosen.model_dump(
-            exclude={"saving", "tracker", "model", "variant", "held_in", "options", "search", "least_safe", "kohya", "base"}
+            exclude={"saving", "tracker", "model", "options", "search", "least_safe", "kohya", "base", *chosen.OPENING}
         )
         curve = run(
             opened,

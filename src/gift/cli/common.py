@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import signal
 import sys
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 import typer
 import yaml
 
-from gift.bench.config import LARGEST_SEED
+from gift.bench.config import LARGEST_SEED, MOST
 from gift.config_file import read_yaml
 from gift.errors import GiftError, OtherSettings, of_disk, shown
 from gift.files import write_text
@@ -26,10 +27,28 @@ from gift.parallel import is_main, launched, leave
 if TYPE_CHECKING:
     from gift.models import DenoisingModel
 
+
+def a_number(value: float | None) -> float | None:
+    """Refuses NaN, which no range does."""
+    if value is not None and math.isnan(value):
+        raise typer.BadParameter("nan is not a number")
+    return value
+
+
 ModelArgument = Annotated[
     str | None, typer.Argument(help="'tiny', a diffusers folder, a .safetensors file, or a hub id (owner/name@revision).")
 ]
 VariantOption = Annotated[str | None, typer.Option("--variant", help="The weights' variant, as fp16.")]
+StepsOption = Annotated[
+    int | None,
+    typer.Option("--sampler-steps", help="Of every picture it draws; else its sampling.json says, or 15.", min=1, max=MOST),
+]
+GuidanceOption = Annotated[
+    float | None,
+    typer.Option(
+        "--guidance", help="Of every picture it draws; else its sampling.json says, or 2.", min=0, max=MOST, callback=a_number
+    ),
+]
 HeldOption = Annotated[
     str | None, typer.Option("--held-in", help="Precision of the weights: fp32, or bf16 for half the memory (only adapters train).")
 ]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from gift.api import ONE_CONCEPT
-from gift.bench.config import LARGEST_SEED
+from gift.bench.config import DRAWN, LARGEST_SEED, Guidance, SamplerSteps
 from gift.metrics.embedders import STAND_IN
 from gift.models.loading import Held
 from gift.training.precision import EXACT, Saving
@@ -21,11 +21,22 @@ class _Config(BaseModel):
 
     model: str = "tiny"
     variant: str | None = None
+    sampler_steps: SamplerSteps = None
+    guidance: Guidance = None
     concept: str
     seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
 
+    OPENING: ClassVar[tuple[str, ...]] = ("variant", *DRAWN)
+
+    @property
+    def opening(self) -> dict[str, Any]:
+        """The arguments of `gift.load` beside the model itself."""
+        return {name: getattr(self, name) for name in self.OPENING}
+
 
 class _TrainingConfig(_Config):
+    OPENING: ClassVar[tuple[str, ...]] = (*_Config.OPENING, "held_in")
+
     held_in: Held = "fp32"
     saving: Saving = EXACT
     tracker: str | None = None

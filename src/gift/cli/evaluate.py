@@ -10,9 +10,11 @@ import typer
 from gift.cli.common import (
     ConceptsOption,
     ConfigOption,
+    GuidanceOption,
     ModelArgument,
     SeedOption,
     SeveralOption,
+    StepsOption,
     VariantOption,
     check_known,
     output_folder,
@@ -27,6 +29,8 @@ from gift.cli.common import (
 def evaluate(
     model: ModelArgument = None,
     variant: VariantOption = None,
+    sampler_steps: StepsOption = None,
+    guidance: GuidanceOption = None,
     concept: SeveralOption = None,
     concepts: ConceptsOption = None,
     lora: Annotated[Path | None, typer.Option(help="A folder with pytorch_lora_weights.safetensors to load on the model.")] = None,
@@ -59,6 +63,8 @@ def evaluate(
     flags: dict[str, Any] = {
         "model": model,
         "variant": variant,
+        "sampler_steps": sampler_steps,
+        "guidance": guidance,
         "lora": lora,
         "original": original,
         "similarity": similarity,
@@ -75,9 +81,9 @@ def evaluate(
 
     chosen = validated(EvaluateConfig, given, "evaluate")
     with output_folder(output) as folder:
-        opened = load(chosen.model, variant=chosen.variant)
+        opened = load(chosen.model, **chosen.opening)
         check_known(concepts, opened)
-        result = evaluate_model(opened, **chosen.model_dump(exclude={"model", "variant"}))
+        result = evaluate_model(opened, **chosen.model_dump(exclude={"model", *chosen.OPENING}))
         write_config(folder, "evaluate", chosen.model_dump(mode="json"))
         write_json(folder / "evaluation.json", result)
         many = len(result["concepts"]) > 1

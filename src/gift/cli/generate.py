@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from gift.bench.config import LARGEST_SEED
-from gift.cli.common import VariantOption, reporting
+from gift.bench.config import LARGEST_SEED, MOST
+from gift.cli.common import GuidanceOption, VariantOption, reporting
 
-MOST = 1000
-"""Pictures a prompt, and guidance (choice): one PNG holds them all, and pictures are overdriven long before."""
-
-
-def a_number(value: float) -> float:
-    """Refuses NaN, which no range does."""
-    if math.isnan(value):
-        raise typer.BadParameter("nan is not a number")
-    return value
+PICTURES = 1000
+"""The most a prompt (choice): one PNG holds them all."""
 
 
 @reporting
@@ -28,9 +20,11 @@ def generate(
     variant: VariantOption = None,
     prompt: Annotated[list[str] | None, typer.Option("--prompt", "-p", help="What to draw; may be repeated.")] = None,
     prompts: Annotated[Path | None, typer.Option(help="A text file, one prompt a line.")] = None,
-    count: Annotated[int, typer.Option("--count", "-n", help="Pictures a prompt.", min=1, max=MOST)] = 4,
-    steps: Annotated[int, typer.Option(help="Sampler steps.", min=1, max=1000)] = 15,
-    guidance: Annotated[float, typer.Option(help="Classifier-free guidance scale.", min=0, max=MOST, callback=a_number)] = 2.0,
+    count: Annotated[int, typer.Option("--count", "-n", help="Pictures a prompt.", min=1, max=PICTURES)] = 4,
+    steps: Annotated[
+        int | None, typer.Option(help="Sampler steps; else the model's sampling.json says, or 15.", min=1, max=MOST)
+    ] = None,
+    guidance: GuidanceOption = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The PNG to write: one row a prompt.")] = Path("pictures.png"),
     seed: Annotated[int, typer.Option("--seed", help="Seed of a prompt's first picture.", min=0, max=LARGEST_SEED)] = 0,
 ) -> None:

@@ -15,12 +15,14 @@ from gift.cli.common import (
     ConfigOption,
     EmaOption,
     FoldersOption,
+    GuidanceOption,
     HeldOption,
     ModelArgument,
     PrecisionOption,
     RestartOption,
     SeedOption,
     SeveralOption,
+    StepsOption,
     TrackerOption,
     VariantOption,
     begin_afresh,
@@ -39,6 +41,8 @@ from gift.cli.common import (
 def immunize(
     model: ModelArgument = None,
     variant: VariantOption = None,
+    sampler_steps: StepsOption = None,
+    guidance: GuidanceOption = None,
     held_in: HeldOption = None,
     concept: SeveralOption = None,
     concepts: ConceptsOption = None,
@@ -71,6 +75,8 @@ def immunize(
     flags: dict[str, Any] = {
         "model": model,
         "variant": variant,
+        "sampler_steps": sampler_steps,
+        "guidance": guidance,
         "held_in": held_in,
         "method": method,
         "safe_images": safe_images,
@@ -98,14 +104,14 @@ def immunize(
     with output_folder(output) as folder:
         count = len(chosen.concept) if isinstance(chosen.concept, list) else 1
         check_pictures(*folders_of(count, chosen.concept_images), chosen.safe_images, skip_bad_images=chosen.skip_bad_images)
-        opened = load(chosen.model, variant=chosen.variant, held_in=chosen.held_in)
+        opened = load(chosen.model, **chosen.opening)
         check_known(concepts, opened)
         Workbench.of(opened, chosen.concept, chosen.seed)  # an unknown concept is told before anything is written
         need_room(folder / "model", opened.nbytes)  # rather than after all steps
         reporter.say(opened.describe())
         begin_afresh(restart, folder / "work", reporter.say)
         write_config(folder, "immunize", chosen.model_dump(mode="json"))
-        rest = chosen.model_dump(exclude={"saving", "tracker", "model", "variant", "held_in", "options"})
+        rest = chosen.model_dump(exclude={"saving", "tracker", "model", "options", *chosen.OPENING})
         losses: dict[str, Any] = {}
         with Meter() as meter:
             out = run(

@@ -29,8 +29,8 @@ def search_attack(
     from gift.settings import make_attack
 
     first = make_attack(chosen.attack, {"steps": chosen.steps, **chosen.options})
-    known = {"model", "variant", "held_in", "concept", "attack", "steps", "options", "search", "kohya", "saving", "tracker", "base"}
-    kept = chosen.model_dump(exclude={*known, "least_safe"})
+    known = {"model", "concept", "attack", "steps", "options", "search", "kohya", "saving", "tracker", "base", "least_safe"}
+    kept = chosen.model_dump(exclude={*known, *chosen.OPENING})
     kinds, saving = tuple(ATTACKS) if base else (), chosen.saving
     config = SearchConfig(trials=chosen.search, kinds=kinds, least_safe=chosen.least_safe)
     found = find_worst(opened, chosen.concept, first, config, folder, base=base, **kept, reporter=reporter, saving=saving)

@@ -20,7 +20,7 @@ from gift.data.mention import Word, reworded
 from gift.data.prompts import Ask
 from gift.errors import GiftError, NonFiniteError
 from gift.files import write_bytes
-from gift.models.base import GUIDANCE, Cond, DenoisingModel, take
+from gift.models.base import Cond, DenoisingModel, take
 from gift.room import in_parts
 
 FLAT_BELOW = 0.6
@@ -220,15 +220,15 @@ def encode_set(
 
 
 def draw_set(
-    model: DenoisingModel, asks: Sequence[Ask], *, steps: int = 15, guidance: float = GUIDANCE, batch: int = 48
+    model: DenoisingModel, asks: Sequence[Ask], *, steps: int | None = None, guidance: float | None = None, batch: int = 48
 ) -> LatentSet:
     """The model's own pictures as a training set (data-free): sampled latents, kept as they are, without a trip through pixels.
 
     Args:
         model: the model that draws; unchanged.
         asks: prompts with their seeds.
-        steps: sampler steps.
-        guidance: classifier-free guidance scale.
+        steps: sampler steps; the model's own by default.
+        guidance: classifier-free guidance scale; the model's own by default.
         batch: pictures a forward.
 
     Where memory gives out, they are drawn one at a time. Pictures of one single colour are warned of.
@@ -237,13 +237,13 @@ def draw_set(
         NonFiniteError: the model draws NaN.
         NotEnoughMemory: there is no room for a single picture.
     """
-    prompts, seeds = [a.prompt for a in asks], [a.seed for a in asks]
+    prompts, seeds, how = [a.prompt for a in asks], [a.seed for a in asks], model.sampling.but(steps, guidance)
 
     def draw(part: slice) -> torch.Tensor:
-        return model.sample_latents(prompts[part], seeds[part], steps=steps, guidance=guidance)[0]
+        return model.sample_latents(prompts[part], seeds[part], steps=how.steps, guidance=how.guidance)[0]
 
     latents = torch.cat(in_parts(len(asks), batch, draw, "to draw pictures"))
-    origin = json.dumps([seeds, steps, guidance])
+    origin = json.dumps([seeds, how.steps, how.guidance])
     drawn = _set(model, latents, prompts, origin=hashlib.sha256(origin.encode()).hexdigest())
     flat = [prompts[i] for i in constant_latents(model, latents)]
     if flat:

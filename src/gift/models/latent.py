@@ -16,11 +16,12 @@ import torch
 from diffusers.loaders import TextualInversionLoaderMixin
 
 from gift.errors import GiftError, NonFiniteError
-from gift.files import whole_folder
-from gift.models.base import GUIDANCE, Cond, DenoisingModel, Noised
+from gift.files import whole_folder, write_json
+from gift.models.base import Cond, DenoisingModel, Noised
 from gift.models.objectives import objective_of
 from gift.models.parameters import GROUPS, SEPARATE, Groups, not_finite
 from gift.models.patches import unpacked
+from gift.models.sampling import NAME as SAMPLING
 from gift.parallel import is_main
 from gift.pixels import as_bytes, as_float
 
@@ -234,8 +235,8 @@ class LatentDiffusion(DenoisingModel):
         prompts: Sequence[str],
         seeds: Sequence[int],
         *,
-        steps: int = 15,
-        guidance: float = GUIDANCE,
+        steps: int | None = None,
+        guidance: float | None = None,
         stop_after: int | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The pipeline's own sampler; a partial run is the same loop, left early.
@@ -243,6 +244,8 @@ class LatentDiffusion(DenoisingModel):
         Raises:
             GiftError: the sampler needs more steps.
         """
+        how = self.sampling.but(steps, guidance)
+        steps, guidance = how.steps, how.guidance
         if steps < self.least_steps:
             raise GiftError(f"{self.source} can't be drawn from in {steps} sampler steps; use at least {self.least_steps}")
         if len(prompts) > (most := self.at_once(48)):
@@ -307,7 +310,9 @@ class LatentDiffusion(DenoisingModel):
         parts["scheduler"] = type(parts["scheduler"]).from_config(parts["scheduler"].config)
         kind = type(self.pipeline)
         options = {n: self.pipeline.config[n] for n in inspect.signature(kind).parameters if n in self.pipeline.config}
-        return type(self)(kind(**options | parts), self.source, self.size)
+        made = type(self)(kind(**options | parts), self.source, self.size)
+        made.sampling = self.sampling
+        return made
 
     @property
     def broken_weight(self) -> str | None:
@@ -327,4 +332,6 @@ class LatentDiffusion(DenoisingModel):
             raise NonFiniteError(f"{broken} holds NaN or infinite values, so nothing was written to {target}: train it anew")
         with whole_folder(target, self.nbytes) as part:
             self.pipeline.save_pretrained(part, safe_serialization=True)
+            for value in self.sampling.settings().values():
+                write_json(part / SAMPLING, value)
         return target

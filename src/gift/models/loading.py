@@ -21,6 +21,7 @@ from gift.models.hub import INDEX, explained, parse_hub_id
 from gift.models.latent import LatentDiffusion
 from gift.models.pixart import PixArtAlpha, PixArtSigma
 from gift.models.qwen import QwenImage
+from gift.models.sampling import Sampling, read_sampling
 from gift.models.sd import StableDiffusion
 from gift.models.sd3 import StableDiffusion3
 from gift.models.sdxl import StableDiffusionXL
@@ -60,6 +61,8 @@ def load(
     variant: str | None = None,
     size: int | None = None,
     held_in: Held = "fp32",
+    sampler_steps: int | None = None,
+    guidance: float | None = None,
 ) -> DenoisingModel:
     """Opens a model for immunizing, attacking or drawing; nothing is unpickled and no remote code runs.
 
@@ -72,6 +75,9 @@ def load(
         size: side of the pictures in pixels that it trains on and draws; its configuration's by default.
         held_in: the precision of the weights. In bf16 the denoiser and the text encoders take half the memory, and only adapters
             can be trained, which are fp32 themselves; the autoencoder is fp32 always.
+        sampler_steps: of every picture that it draws where nothing else is said; by default what `sampling.json` in its folder
+            says, else 15.
+        guidance: of the same; by default what that file says, else 2.
 
     Raises:
         GiftError: there is no such model, it is of a family that is not supported, or its files can't be used.
@@ -83,7 +89,9 @@ def load(
         raise GiftError(f"the bundled model is missing at {TINY}; reinstall gift-diffusion")
     if where is not None:
         need_utf8(where)
+    sampling = Sampling().but(sampler_steps, guidance)  # told before anything is opened
     if where is not None and where.is_dir():
+        sampling = read_sampling(where)
         family, pipeline = _from_folder(where, variant, HELD[held_in])
     elif where is not None and where.is_file():
         family, pipeline = _from_file(where, HELD[held_in])
@@ -99,6 +107,7 @@ def load(
         reason = " ".join(str(error).split())[:160]
         raise GiftError(f"can't use device '{device or 'cuda'}': {reason}; name another device, such as cpu") from error
     opened = family(pipeline, name, size)
+    opened.sampling = sampling.but(sampler_steps, guidance)
     if broken := opened.broken_weight:
         raise NonFiniteError(f"{name} is broken: {broken} holds NaN or infinite values; get it again, or train it anew")
     return opened
