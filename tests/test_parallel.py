@@ -46,8 +46,8 @@ def attack(art_model: str, out: str) -> list[str]:
 def here(tmp_path: Path, art_model: str, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with short configurations; nothing is patched, since other processes would not know."""
     monkeypatch.undo()
-    (tmp_path / "few.yaml").write_text(yaml.safe_dump({"evaluation_pictures": 2, "pictures": 6}))
-    (tmp_path / "small.yaml").write_text(yaml.safe_dump({"concept_pictures": 4, "safe_pictures": 4}))
+    (tmp_path / "few.yaml").write_text(yaml.safe_dump({"evaluation_pictures": 2, "pictures": 6, "sampler_steps": 3}))
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump({"concept_pictures": 4, "safe_pictures": 4, "sampler_steps": 3}))
     return tmp_path
 
 

@@ -17,6 +17,7 @@ SMALL: dict[str, Any] = {
     "evaluation_pictures": 4,
     "safe_evaluation_pictures": 6,
     "neighbour_pictures": 0,
+    "sampler_steps": 4,
     "method_options": {
         "esd": {"steps": 3, "sampler_steps": 3},
         "ascent": {"steps": 3},
