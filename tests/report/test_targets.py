@@ -66,6 +66,13 @@ def test_each_corner_counts_once_and_a_method_that_gains_is_within_the_target() 
     assert told(*original, *cells)["a"][4] == f"{MINUS}10.0 {MET}"
 
 
+def test_what_is_told_as_the_target_meets_it() -> None:
+    cell = row("a", "lora", 0.896, price={"neighbours": {"score": 0.8496, "original_score": 0.9}})
+    assert told(cell)["a"][0] == f"90 % {MET}"
+    assert told(cell)["a"][1] == "90 %"
+    assert told(cell)["a"][6] == f"5.0 {MET}"
+
+
 def test_what_was_not_measured_is_not_told_and_failed_cells_do_not_count() -> None:
     bare = row("a", "lora", 0.7, price={"redrawn": None, "neighbours": None}, adaptability={})
     spoilt = row("a", "full", 0.0, status="inconclusive")
