@@ -47,6 +47,7 @@ def saved(random_model: StableDiffusion, tmp_path: Path) -> Path:
 LOADS: list[tuple[dict[str, str], str]] = [
     ({"model": "team/tiny"}, "opened StableDiffusionPipeline"),
     ({"model": "team/tiny@v1"}, "opened StableDiffusionPipeline"),
+    ({"model": "team/drawn"}, "opened StableDiffusionPipeline"),
     ({"model": "team/tiny", "variant": "fp16"}, "opened StableDiffusionPipeline"),
     ({"model": "team/tiny", "variant": "fp8"}, "team/tiny has no variant 'fp8'; it has fp16"),
     ({"model": "team/tiny@v2"}, "team/tiny has no revision 'v2'; leave it out for the default"),
@@ -70,6 +71,7 @@ def test_what_the_hub_answers(saved: Path, tmp_path: Path, random_model: StableD
     hub = Hub(
         {
             "team/tiny": {**plain, **half},
+            "team/drawn": {**plain, "sampling.json": b'{"steps": 4, "guidance": 6.5}'},
             "team/short": plain,
             "team/nothing": {"README.md": b"nothing"},
             "team/other": {"model_index.json": b'{"_class_name": "WurstchenPipeline"}'},
@@ -86,6 +88,7 @@ def test_what_the_hub_answers(saved: Path, tmp_path: Path, random_model: StableD
         assert text.startswith(expected), text
         assert "\n" not in text.strip()
         assert seconds < 30
+    assert [text.rpartition("px")[2] for text, _ in found[:3]] == ["", "", ", drawn in 4 steps at guidance 6.5"]
     gone = "http://127.0.0.1:9"
     again = [{"do": "load", "model": "team/tiny"}, {"do": "load", "model": "team/never"}]
     cached, absent = asked(again, tmp_path / "home", HF_ENDPOINT=gone, HF_HUB_OFFLINE="1")

@@ -297,8 +297,11 @@ class DenoisingModel(ABC):
         return sum(tensor.nbytes for network in self.networks.values() for tensor in network.state_dict().values())
 
     def describe(self) -> str:
-        """One line: architecture, the weights' precision where it is not fp32, prediction type, size."""
+        """One line: architecture, the weights' precision where it is not fp32, prediction type, size, and what is unusual in how it
+        is drawn from."""
         count = sum(p.numel() for p in self.denoiser.parameters())
         kind, held = type(self.pipeline).__name__, str(self.held_in).removeprefix("torch.")
         weights = f"{count / 1e6:.1f} M weights" + ("" if held == "float32" else f" in {held}")
-        return f"{kind}, {type(self.denoiser).__name__} with {weights}, {self.prediction_type}, {self.image_size} px"
+        how = self.sampling
+        drawn = f", drawn in {how.steps} steps at guidance {how.guidance:g}" if how.settings() else ""
+        return f"{kind}, {type(self.denoiser).__name__} with {weights}, {self.prediction_type}, {self.image_size} px{drawn}"

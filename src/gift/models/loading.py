@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 from diffusers.utils import logging
-from huggingface_hub.errors import RemoteEntryNotFoundError
+from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 
 from gift.errors import GiftError, NonFiniteError
@@ -21,6 +21,7 @@ from gift.models.hub import INDEX, explained, parse_hub_id
 from gift.models.latent import LatentDiffusion
 from gift.models.pixart import PixArtAlpha, PixArtSigma
 from gift.models.qwen import QwenImage
+from gift.models.sampling import NAME as SAMPLING
 from gift.models.sampling import Sampling, read_sampling
 from gift.models.sd import StableDiffusion
 from gift.models.sd3 import StableDiffusion3
@@ -76,7 +77,7 @@ def load(
         held_in: the precision of the weights. In bf16 the denoiser and the text encoders take half the memory, and only adapters
             can be trained, which are fp32 themselves; the autoencoder is fp32 always.
         sampler_steps: of every picture that it draws where nothing else is said; by default what `sampling.json` in its folder
-            says, else 15.
+            or repository says, else 15.
         guidance: of the same; by default what that file says, else 2.
 
     Raises:
@@ -97,6 +98,7 @@ def load(
         family, pipeline = _from_file(where, HELD[held_in])
     elif hub_id := parse_hub_id(name):
         family, pipeline = _from_hub(hub_id[0], revision or hub_id[1], variant, HELD[held_in])
+        sampling = _sampling_on_hub(hub_id[0], revision or hub_id[1])
     else:
         raise GiftError(
             f"no model '{name}'; give 'tiny', a diffusers folder, a .safetensors file or a hub id (owner/name, owner/name@revision)"
@@ -268,6 +270,17 @@ def _from_hub(name: str, revision: str | None, variant: str | None, held_in: tor
             raise GiftError(f"{name} is not a diffusers model (no {INDEX}); give a repository that has one") from error
         family, _, absent = _read_index(index, name)
         return family, _open(family, name, absent, held_in, revision=revision, variant=variant)
+
+
+def _sampling_on_hub(name: str, revision: str | None) -> Sampling:
+    """What a repository says of how its model is drawn from; the usual where it says nothing."""
+    from huggingface_hub import hf_hub_download
+
+    with explained(name, revision):
+        try:
+            return read_sampling(Path(hf_hub_download(name, SAMPLING, revision=revision)).parent)
+        except (RemoteEntryNotFoundError, LocalEntryNotFoundError):  # the latter without a network
+            return Sampling()
 
 
 def _open(family: type[LatentDiffusion], where: Path | str, absent: list[str], held_in: torch.dtype, **options: Any) -> Any:
