@@ -26,7 +26,7 @@ def here(art_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     monkeypatch.chdir(tmp_path)
     (tmp_path / "attack.yaml").write_text(yaml.safe_dump({"model": art_model, "concept": "ant", "steps": 2, **FEW}))
     look = {"model": art_model, "concept": "ant", "original": art_model, "pictures": 2, "safe_pictures": 4}
-    (tmp_path / "look.yaml").write_text(yaml.safe_dump({**look, "neighbour_pictures": 0}))
+    (tmp_path / "look.yaml").write_text(yaml.safe_dump({**look, "neighbour_pictures": 0, "redraw": False}))
     return tmp_path
 
 

@@ -293,9 +293,11 @@ def answer(monkeypatch: pytest.MonkeyPatch, what: Path | Exception) -> None:
     """Has the hub give the pipeline's index, or an error."""
 
     def download(name: str, file: str, revision: str | None = None) -> str:
-        assert file == "model_index.json"
         if isinstance(what, Exception):
             raise what
+        if file == "sampling.json":
+            raise errors.LocalEntryNotFoundError("nothing")
+        assert file == "model_index.json"
         return str(what)
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)

@@ -244,10 +244,11 @@ class LatentDiffusion(DenoisingModel):
         Raises:
             GiftError: the sampler needs more steps.
         """
+        wanted = self.sampling.steps if steps is None else steps
+        if wanted < self.least_steps:
+            raise GiftError(f"{self.source} can't be drawn from in {wanted} sampler steps; use at least {self.least_steps}")
         how = self.sampling.but(steps, guidance)
         steps, guidance = how.steps, how.guidance
-        if steps < self.least_steps:
-            raise GiftError(f"{self.source} can't be drawn from in {steps} sampler steps; use at least {self.least_steps}")
         if len(prompts) > (most := self.at_once(48)):
             parts = [slice(start, start + most) for start in range(0, len(prompts), most)]
             runs = [
