@@ -103,12 +103,12 @@ def _undefended(rows: Sequence[Row]) -> tuple[str, dict[Corner, float]]:
     measured = [row for row in rows if row["status"] != "failed"]
     plain = [row for row in measured if not row["settings"]["methods"]]
     control = [row for row in measured if row["method"] == row["settings"]["control"]]
-    everywhere = {_corner(row) for row in plain} >= {_corner(row) for row in control}
+    everywhere = {corner_of(row) for row in plain} >= {corner_of(row) for row in control}
     mine = plain if plain and everywhere else control
-    return (mine[0]["method"] if mine else ""), {_corner(row): row["price"]["safe_accuracy"] for row in mine}
+    return (mine[0]["method"] if mine else ""), {corner_of(row): row["price"]["safe_accuracy"] for row in mine}
 
 
-def _corner(row: Row) -> Corner:
+def corner_of(row: Row) -> Corner:
     """What a price depends on beside the method: it is measured before any attack."""
     return row["model"], row["concept"], row["seed"]
 
@@ -116,7 +116,7 @@ def _corner(row: Row) -> Corner:
 def _group(key: tuple[str, str, str], rows: list[Row], reference: str, undefended: dict[Corner, float]) -> dict[str, Any]:
     counted = [row for row in rows if row["status"] == "ok"]
     concepts = [row["concept"] for row in counted]
-    beside = {_corner(row): row["price"]["safe_accuracy"] for row in counted if _corner(row) in undefended}
+    beside = {corner_of(row): row["price"]["safe_accuracy"] for row in counted if corner_of(row) in undefended}
     horizon = counted[0]["curve"][-1][0] if counted else None
     steps = [row["steps_to_recover"] for row in counted]
     return {
@@ -255,8 +255,8 @@ def damages(rows: Sequence[Row]) -> dict[str, str]:
     reference, undefended = _undefended(rows)
     found: dict[str, dict[Corner, float]] = {}
     for row in rows:
-        if row["status"] == "ok" and _corner(row) in undefended:
-            found.setdefault(row["method"], {})[_corner(row)] = row["price"]["safe_accuracy"]
+        if row["status"] == "ok" and corner_of(row) in undefended:
+            found.setdefault(row["method"], {})[corner_of(row)] = row["price"]["safe_accuracy"]
     told = {method: damage(_kept(safe, reference, undefended)) for method, safe in found.items()}
     return {method: why for method, why in told.items() if why}
 

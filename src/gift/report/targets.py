@@ -8,13 +8,13 @@ from typing import Any
 
 from gift.bench.config import PLACES
 from gift.bench.grid import WORST
+from gift.bench.summary import Corner, corner_of
 from gift.metrics.concept import mean
 from gift.metrics.recovery import steps_to_recover
 from gift.report.markdown import plain, table
 from gift.report.words import number, percent
 
 Row = dict[str, Any]
-Corner = tuple[str, str, int]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Facts:
     @property
     def corners(self) -> dict[Corner, Row]:
         """One record of each corner: a price is measured before any attack."""
-        return {_corner(row): row for row in (*self.worst, *self.rows)}
+        return {corner_of(row): row for row in (*self.worst, *self.rows)}
 
     def reductions(self) -> list[float]:
         """The mean relearning reduction under each attack."""
@@ -45,10 +45,6 @@ class Facts:
 
 Found = tuple[str, bool] | None
 """What is reached, in words, and whether that is enough; None where it was not measured."""
-
-
-def _corner(row: Row) -> Corner:
-    return row["model"], row["concept"], row["seed"]
 
 
 def _at_least(value: float | None, bound: float) -> Found:
@@ -117,8 +113,8 @@ def targets(summary: dict[str, Any]) -> str:
     the worst attack of each search; and the price: FID above what other noise alone makes of the original's pictures, points of
     safe accuracy and of the neighbours' score below the original's, and benign adaptability."""
     counted = [row for row in summary["rows"] if row["status"] == "ok"]
-    safe = {_corner(row): row["price"]["safe_accuracy"] for row in counted if not row["settings"]["methods"]}
-    noise = {_corner(row): found["fid"] for row in counted if (found := row["price"].get("redrawn"))}
+    safe = {corner_of(row): row["price"]["safe_accuracy"] for row in counted if not row["settings"]["methods"]}
+    noise = {corner_of(row): found["fid"] for row in counted if (found := row["price"].get("redrawn"))}
     lines = []
     for method in dict.fromkeys(group["method"] for group in summary["groups"]):
         mine = [row for row in counted if row["method"] == method]
