@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from accelerate import Accelerator
+from pydantic import ValidationError
 
 from gift.errors import NonFiniteError
+from gift.immunizers import Gift, Immunizer, MetaUnlearning, ResAlign
 from gift.immunizers.base import Task
-from gift.immunizers.simulated import Attacker, Kind, SimulatedAttack
+from gift.immunizers.simulated import Attacker, Kind, SimulatedAttack, put_back
+from gift.models.base import Cond
 from gift.models.lora import detach_lora, has_lora
 from gift.models.parameters import select_parameters
+from gift.training.loop import step_generator
 from gift.training.updates import Updater, check_loss
 from tests.conftest import fixed_loss, same_state, state_of
 
@@ -160,6 +165,164 @@ def test_switched_off_it_does_nothing(task: Task) -> None:
         assert steps == 0
         assert same_state(state_of(task.model), before)
     assert torch.equal(generator.get_state(), was)
+
+
+def text_of(task: Task) -> dict[str, torch.Tensor]:
+    """A copy of the text encoders' weights."""
+    return {name: p.detach().clone() for encoder in task.model.text_encoders.values() for name, p in encoder.named_parameters()}
+
+
+def on_text(steps: int, share: float = 1.0) -> Attacker:
+    """A strong attack on the denoiser and the text encoder."""
+    return strong(steps, "full").model_copy(update={"text_encoder": share})
+
+
+def test_text_encoders_are_attacked_and_put_back(task: Task) -> None:
+    before, text, kept = state_of(task.model), text_of(task), task.concept.cond["states"].clone()
+    attack = SimulatedAttack(on_text(5), task)
+    weights = select_parameters(task.model.denoiser, "all")
+    with attack(weights, torch.Generator().manual_seed(0)):
+        inside = text_of(task)
+        assert sum(not torch.equal(inside[name], text[name]) for name in text) > len(text) / 2
+        assert attack.embed is not None
+        _, cond = task.concept.at(torch.arange(4), attack.embed)
+        assert not cond["states"].requires_grad  # the immunizing gradient is the denoiser's alone
+        assert not torch.allclose(cond["states"], kept[task.concept.which[:4]], atol=1e-3)
+    assert attack.embed is None
+    after = text_of(task)
+    assert all(torch.equal(after[name], text[name]) for name in text)
+    assert same_state(state_of(task.model), before)
+    assert not any(p.requires_grad or p.grad is not None for e in task.model.text_encoders.values() for p in e.parameters())
+
+
+def test_some_draws_train_the_text_encoders_and_no_lora_does(task: Task) -> None:
+    attack = SimulatedAttack(on_text(1, 0.5).model_copy(update={"kinds": ("full", "lora"), "rank": 1}), task)
+    weights, seen = select_parameters(task.model.denoiser, "all"), []
+    for seed in range(40):
+        with attack(weights, torch.Generator().manual_seed(seed)):
+            seen.append(attack.embed is not None)
+    assert 4 <= sum(seen) <= 16  # half of the half that are full
+
+
+def test_an_error_inside_puts_the_text_encoders_back(task: Task) -> None:
+    text = text_of(task)
+    attack = SimulatedAttack(on_text(3), task)
+    with pytest.raises(ZeroDivisionError), attack(select_parameters(task.model.denoiser, "all"), torch.Generator().manual_seed(0)):
+        raise ZeroDivisionError
+    after = text_of(task)
+    assert all(torch.equal(after[name], text[name]) for name in text)
+    broken, weights = beside_a_broken_concept(task, on_text(3))
+    with pytest.raises(NonFiniteError), broken(weights, torch.Generator().manual_seed(0)):
+        pass
+    after = text_of(task)
+    assert all(torch.equal(after[name], text[name]) for name in text)
+    assert attack.embed is broken.embed is None
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        Gift.plain(batch_size=2),
+        Gift.plain(batch_size=2, other_words=0.5),
+        ResAlign(batch_size=2, iterations=1),
+        ResAlign(batch_size=2, iterations=2),
+        MetaUnlearning(batch_size=2, erase=0.0),
+    ],
+    ids=["gift", "gift, other words", "resalign", "resalign, second order", "meta-unlearning"],
+)
+def test_losses_after_an_attack_on_text_are_computed_with_the_attacked_encoder(
+    task: Task, how: Immunizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = replace(task, safe=task.concept)
+    attacker = on_text(1).model_copy(update={"batch_size": 2})
+    method = how.model_copy(update={"attacker": attacker}).begin(task)
+    attack: SimulatedAttack = method.attack  # type: ignore[attr-defined]
+    given: list[torch.Tensor] = []
+    real = task.model.mean_loss
+
+    def spy(latents: torch.Tensor, cond: Cond, *rest: Any) -> torch.Tensor:
+        if attack.embed is not None:
+            given.append(cond["states"].detach().clone())
+        return real(latents, cond, *rest)
+
+    monkeypatch.setattr(task.model, "mean_loss", spy)
+    method.step(0, step_generator(0, 0))
+    first, *after = given
+    rows = task.concept.cond["states"]
+    assert after
+    assert all(any(torch.equal(one, row) for row in rows) for one in first)  # before its only step
+    assert not any(torch.equal(one, row) for states in after for one in states for row in rows)
+
+
+@kinds
+@optimisers
+def test_an_attack_that_goes_on_takes_the_steps_of_one_that_was_not_left(task: Task, kind: Kind, optimiser: str) -> None:
+    """Two rounds of one step and one round of two, from the same draws: the optimiser goes on, too."""
+    how = strong(1, kind).model_copy(update={"optimisers": (optimiser,), "replay": 0.99, "batch_size": 2})
+    weights = select_parameters(task.model.denoiser, "all")
+    attack = SimulatedAttack(how, task)
+    torch.manual_seed(0)
+    for seed in (0, 1):
+        with attack(weights, torch.Generator().manual_seed(seed)) as steps:
+            assert steps == seed + 1
+            here = fixed_loss(task.model, task.concept)
+    assert attack.last is not None
+    # By hand: the same draws and steps, without putting anything back.
+    generator = torch.Generator().manual_seed(0)
+    trained = list(attack.lora.values()) if kind == "lora" else list(weights.values())
+    drawn = attack._draw(generator)
+    torch.randint(1, (1,), generator=generator)
+    with attack._adapter(weights, generator) if kind == "lora" else put_back(weights):
+        updater = Updater(trained, name=drawn.optimiser, rate=drawn.rate, accelerator=task.accelerator)
+        for seed in (0, 1):
+            if seed:
+                generator = torch.Generator().manual_seed(1)
+                torch.rand(1, generator=generator)  # whether it goes on
+                torch.randint(1, (1,), generator=generator)
+                if kind == "lora":
+                    torch.randn(sum(p.numel() for name, p in attack.lora.items() if "lora_A" in name), generator=generator)
+            latents, cond = task.concept.batch(2, generator)
+            updater.descend(task.model.mean_loss(latents, cond, generator))
+        assert fixed_loss(task.model, task.concept) == pytest.approx(here, rel=1e-5)
+
+
+def test_a_full_attack_goes_on_from_weights_that_have_moved(task: Task) -> None:
+    attack = SimulatedAttack(strong(1, "full").model_copy(update={"replay": 0.99}), task)
+    weights = select_parameters(task.model.denoiser, "all")
+    with attack(weights, torch.Generator().manual_seed(0)):
+        attacked = {name: p.detach().clone() for name, p in weights.items()}
+    name, bias = next((n, p) for n, p in weights.items() if n.endswith("bias"))
+    assert attack.last is not None
+    change = dict(zip(weights, attack.last.change, strict=True))
+    assert all(torch.allclose(p + change[n], attacked[n], atol=1e-6) for n, p in weights.items())
+    with torch.no_grad():
+        bias.add_(1)
+    moved_bias = bias.detach().clone()
+    with attack(weights, torch.Generator().manual_seed(1)) as steps:
+        assert steps == 2
+        assert (bias - attacked[name] - 1).abs().max() < 0.1
+    assert torch.equal(bias, moved_bias)
+
+
+def test_attacks_go_on_as_often_as_is_asked(task: Task) -> None:
+    attack = SimulatedAttack(strong(1, "lora").model_copy(update={"replay": 0.75, "rank": 1, "batch_size": 1}), task)
+    weights, begun = select_parameters(task.model.denoiser, "mid"), 0
+    for seed in range(60):
+        with attack(weights, torch.Generator().manual_seed(seed)) as steps:
+            begun += steps == 1
+    assert 7 <= begun <= 24
+
+
+@pytest.mark.parametrize(
+    ("steps", "replay", "reach"), [(0, 0.9, 0), (16, 0.0, 16), (4, 0.9, 25), (5, 0.5, 6), (4, 0.1, 4), (1, 0.99, 100)]
+)
+def test_how_far_attacks_reach(steps: int, replay: float, reach: int) -> None:
+    assert Attacker(steps=steps, replay=replay).reach == reach
+
+
+def test_a_lora_attacker_trains_no_text_encoder() -> None:
+    with pytest.raises(ValidationError, match="text_encoder is a share of the draws of kind 'full'"):
+        Attacker(kinds=("lora",), text_encoder=0.5)
 
 
 def test_draws_cover_the_distribution(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:

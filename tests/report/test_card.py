@@ -241,13 +241,20 @@ def test_methods_that_ended_lower_are_named(demo: Path) -> None:
 
 
 def test_attacks_shorter_than_five_simulated_ones_are_told(demo: Path) -> None:
-    def attacker(steps: int) -> Edit:
-        return lambda r: [m["arguments"]["gift"].update(attacker={"steps": steps}) for m in r["methods"] if m["method"] == "gift"]
+    def attacker(steps: int, **more: float) -> Edit:
+        told = {"steps": steps, **more}
+        return lambda r: [m["arguments"]["gift"].update(attacker=told) for m in r["methods"] if m["method"] == "gift"]
 
     change(demo, attacker(30))
     assert "fewer than 5 times" not in card(demo / "model", evidence=demo)
     change(demo, attacker(31))
     assert "150 steps, fewer than 5 times the 31 of the attacker" in card(demo / "model", evidence=demo)
+    change(demo, attacker(4, replay=0.91))
+    assert "fewer than 5 times" not in card(demo / "model", evidence=demo)
+    change(demo, attacker(4, replay=0.92))
+    assert "150 steps, fewer than 5 times the 31 of the attacker" in card(demo / "model", evidence=demo)
+    change(demo, attacker(4, replay=0.95))
+    assert "150 steps, fewer than 5 times the 50 of the attacker" in card(demo / "model", evidence=demo)
 
 
 def test_flags_are_told_with_their_meaning(demo: Path) -> None:

@@ -64,9 +64,8 @@ class FineTuning(TrainingRun):
 
     def loss(self, data: LatentSet, generator: torch.Generator) -> torch.Tensor:
         """The mean loss () of a batch of `data`."""
-        pick = data.draw(self.how.batch_size, generator)
-        latents, cond = data.at(pick, self.model.embed if self.how.trains_text else None)
-        return self.model.mean_loss(latents, cond, generator)
+        embed = self.model.embed if self.how.trains_text else None
+        return self.model.mean_loss(*data.batch(self.how.batch_size, generator, embed), generator)
 
     def prepare(self) -> None:
         """What the attack does to the weights before its first step: not before, so that zero steps change nothing."""

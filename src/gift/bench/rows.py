@@ -144,7 +144,7 @@ def _ladder(search: Row) -> list[tuple[str, float]]:
 
 def _horizon_flags(chain: tuple[Immunizer, ...], horizon: int) -> list[str]:
     """Whether the attack is long enough beside the attackers that the methods simulate."""
-    simulated = max((getattr(getattr(method, "attacker", None), "steps", 0) for method in chain), default=0)
+    simulated = max((getattr(getattr(method, "attacker", None), "reach", 0) for method in chain), default=0)
     if horizon >= FACTOR * simulated:
         return []
     return [f"short horizon: {horizon} attack steps, fewer than {FACTOR} times the {simulated} of the simulated attacker"]

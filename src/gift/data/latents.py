@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from gift.data.mention import Word, reworded
 from gift.data.prompts import Ask
 from gift.errors import GiftError, NonFiniteError
 from gift.files import write_bytes
-from gift.models.base import Cond, DenoisingModel, take
+from gift.models.base import Cond, DenoisingModel, Embed, take
 from gift.room import in_parts
 
 FLAT_BELOW = 0.6
@@ -61,9 +61,9 @@ class LatentSet:
         parts = [self.origin, self.prompts, self.which.tolist(), None if self.weights is None else self.weights.tolist()]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
-    def batch(self, size: int, generator: torch.Generator) -> tuple[torch.Tensor, Cond]:
-        """`size` pictures drawn with replacement: latents and conditioning."""
-        return self.at(self.draw(size, generator))
+    def batch(self, size: int, generator: torch.Generator, embed: Embed | None = None) -> tuple[torch.Tensor, Cond]:
+        """`size` pictures drawn with replacement: latents and conditioning, which `embed` encodes anew."""
+        return self.at(self.draw(size, generator), embed)
 
     def draw(self, size: int, generator: torch.Generator) -> torch.Tensor:
         """The indices of `size` pictures, drawn with replacement."""
@@ -77,7 +77,7 @@ class LatentSet:
             return self.which[self.draw(size, generator).to(self.which.device)]
         return torch.randint(len(self.prompts), (size,), generator=generator)
 
-    def at(self, pick: torch.Tensor, embed: Callable[[Sequence[str]], Cond] | None = None) -> tuple[torch.Tensor, Cond]:
+    def at(self, pick: torch.Tensor, embed: Embed | None = None) -> tuple[torch.Tensor, Cond]:
         """The pictures of the given indices: latents and conditioning.
 
         Args:

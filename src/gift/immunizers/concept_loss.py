@@ -12,6 +12,7 @@ from gift.data.latents import LatentSet
 from gift.immunizers.base import Task
 from gift.immunizers.terms import Bound, Distance, Noise, bounded, watch_layers
 from gift.immunizers.words import Renamed
+from gift.models.base import Embed
 
 
 class ConceptTerms(BaseModel):
@@ -59,11 +60,16 @@ class ConceptLoss:
             self.draws.append((batch_size - renamed, task.concept))
         self.layers = watch_layers(task.model, how.layers, how.noise, how.distance) if how.noise_weight else None
 
-    def __call__(self, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """L(theta; D_h), without a gradient, and beta R - gamma b(L); both ()."""
+    def __call__(self, generator: torch.Generator, embed: Embed | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """L(theta; D_h), without a gradient, and beta R - gamma b(L); both ().
+
+        Args:
+            generator: of the draws.
+            embed: encodes the prompts anew; None for the embeddings that are kept.
+        """
         how, model = self.how, self.task.model
         with self.layers.watching() if self.layers else nullcontext():  # the last forward counts
-            losses = [model.mean_loss(*data.batch(size, generator), generator) for size, data in self.draws]
+            losses = [model.mean_loss(*data.batch(size, generator, embed), generator) for size, data in self.draws]
         shares = [size / self.batch_size for size, _ in self.draws]
         terms = [share * bounded(loss, how.bound, how.ceiling) for share, loss in zip(shares, losses, strict=True)]
         objective = -how.ascent_weight * torch.stack(terms).sum()

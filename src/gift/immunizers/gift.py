@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from gift.immunizers.base import Immunizer, Method, Task
 from gift.immunizers.concept_loss import ConceptLoss, ConceptTerms
 from gift.immunizers.safe import SafeLoss, SafeOptions
-from gift.immunizers.simulated import Attacker, SimulatedAttack
+from gift.immunizers.simulated import Attacker, AttackingMethod, SimulatedAttack
 from gift.immunizers.terms import project_away, sparing, total_norm
 from gift.training.loop import Logs
 from gift.training.updates import OptimiserName, Rate, Updater, scheduled
@@ -94,7 +94,7 @@ class Gift(SafeOptions, ConceptTerms, Immunizer):
         return GiftRun(self, task)
 
 
-class GiftRun(Method):
+class GiftRun(AttackingMethod):
     """One run of GIFT."""
 
     def __init__(self, how: Gift, task: Task) -> None:
@@ -132,7 +132,7 @@ class GiftRun(Method):
             parameter.grad = None
         updater = self.updaters["immunize"]
         with self.attack(self.weights, generator):
-            loss, objective = self.concept_loss(generator)
+            loss, objective = self.concept_loss(generator, self.attack.embed)
             updater.gradients(objective)
         if self.watches_safe:
             self.change_gradients(held)
@@ -172,9 +172,10 @@ class GiftRun(Method):
                 gradient.mul_(factor)
 
     def extra_state(self) -> dict[str, Any]:
-        """The concept loss's."""
-        return self.concept_loss.state()
+        """The concept loss's, too."""
+        return {**super().extra_state(), **self.concept_loss.state()}
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
         """Takes it up."""
+        super().load_extra_state(state)
         self.concept_loss.load_state(state)

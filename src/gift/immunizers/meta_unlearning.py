@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 from gift.data.latents import LatentSet
 from gift.immunizers.base import Method, Task
 from gift.immunizers.esd import Esd, EsdRun
-from gift.immunizers.simulated import Attacker, SimulatedAttack
+from gift.immunizers.simulated import Attacker, AttackingMethod, SimulatedAttack
 from gift.immunizers.terms import add_gradients
 from gift.training.loop import Logs
 from gift.training.updates import Rate, Updater
@@ -53,7 +53,7 @@ class MetaUnlearning(Esd):
         return MetaUnlearningRun(self, task)
 
 
-class MetaUnlearningRun(EsdRun):
+class MetaUnlearningRun(AttackingMethod, EsdRun):
     """One run of meta-unlearning."""
 
     def __init__(self, how: MetaUnlearning, task: Task) -> None:
@@ -67,7 +67,7 @@ class MetaUnlearningRun(EsdRun):
 
     def loss(self, data: LatentSet, generator: torch.Generator) -> torch.Tensor:
         """L on one batch of a set, ()."""
-        return self.task.model.mean_loss(*data.batch(self.meta.batch_size, generator), generator)
+        return self.task.model.mean_loss(*data.batch(self.meta.batch_size, generator, self.attack.embed), generator)
 
     def step(self, index: int, generator: torch.Generator) -> Logs:
         """The gradient at fine-tuned weights, then the one at theta, and one step along both."""

@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from gift.errors import GiftError
 from gift.immunizers.base import Immunizer, Method, Task
 from gift.immunizers.original import outputs_ahead
-from gift.immunizers.simulated import Attacker, SimulatedAttack
+from gift.immunizers.simulated import Attacker, AttackingMethod, SimulatedAttack
 from gift.immunizers.terms import Bound, Vectors, add_gradients, bounded, taken, total_norm
 from gift.models import DenoisingModel
 from gift.parallel import average_gradients
@@ -61,7 +61,7 @@ class ResAlign(Immunizer):
         return ResAlignRun(self, task)
 
 
-class ResAlignRun(Method):
+class ResAlignRun(AttackingMethod):
     """One run of ResAlign."""
 
     def __init__(self, how: ResAlign, task: Task) -> None:
@@ -82,7 +82,7 @@ class ResAlignRun(Method):
 
     def erasing(self, generator: torch.Generator) -> torch.Tensor:
         """E on one batch, ()."""
-        batch = self.task.concept.batch(self.how.batch_size, generator)
+        batch = self.task.concept.batch(self.how.batch_size, generator, self.attack.embed)
         return -bounded(self.task.model.mean_loss(*batch, generator), self.how.bound, self.how.ceiling)
 
     def step(self, index: int, generator: torch.Generator) -> Logs:
@@ -109,7 +109,8 @@ class ResAlignRun(Method):
             return gradient
         weights = list(self.weights.values())
         with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no second derivative
-            loss = self.task.model.mean_loss(*self.tuning.batch(self.how.batch_size, generator), generator)
+            batch = self.tuning.batch(self.how.batch_size, generator, self.attack.embed)
+            loss = self.task.model.mean_loss(*batch, generator)
             first = torch.autograd.grad(loss, weights, create_graph=True, materialize_grads=True)
             curved = [i for i, g in enumerate(first) if g.requires_grad]
 

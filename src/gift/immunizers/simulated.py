@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Annotated, Literal
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 
-from gift.immunizers.base import Task
+from gift.immunizers.base import Method, Task
+from gift.models.base import Embed
 from gift.models.lora import attach_lora, redraw_lora, switch_lora
-from gift.sharding import refuse
+from gift.sharding import refuse, share_like, whole_tree
 from gift.training.updates import OptimiserName, Rate, Updater
 
 Kind = Literal["full", "lora"]
@@ -51,6 +53,26 @@ class Attacker(BaseModel):
         le=1,
         description="share of the draws that train on safe pictures, as an attacker's first steps may (choice)",
     )
+    text_encoder: float = Field(
+        default=0.0, ge=0, le=1, description="share of the draws of 'full' that train the text encoders, too (off: docs/tuning.md)"
+    )
+    replay: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="how likely an attack goes on where the last one stopped, instead of from the weights (off: docs/tuning.md)",
+    )
+
+    @property
+    def reach(self) -> int:
+        """How many steps a simulated attack takes at most, or, where attacks go on, in the mean until its end if that is more."""
+        return max(self.steps, round((self.steps + 1) / 2 / (1 - self.replay))) if self.steps else 0
+
+    @model_validator(mode="after")
+    def _text_is_trained_by_full(self) -> Self:
+        if self.text_encoder and "full" not in self.kinds:
+            raise ValueError("text_encoder is a share of the draws of kind 'full'; name it in kinds, or leave text_encoder out")
+        return self
 
 
 @contextmanager
@@ -65,12 +87,43 @@ def put_back(weights: dict[str, nn.Parameter]) -> Iterator[list[nn.Parameter]]:
                 parameter.copy_(old)
 
 
+@dataclass
+class Drawn:
+    """One attack of an `Attacker`'s, and how far it has come.
+
+    Attributes:
+        kind: what it trains.
+        optimiser: whose steps it takes.
+        rate: learning rate.
+        text: whether it trains the text encoders, too.
+        steps: how many it has taken.
+        change: of a full attack, the attacked weights less those that it began from; of a LoRA, its factors.
+        state: the optimiser's.
+    """
+
+    kind: Kind
+    optimiser: OptimiserName
+    rate: float
+    text: bool = False
+    steps: int = 0
+    change: list[torch.Tensor] = field(default_factory=list)
+    state: dict[str, Any] = field(default_factory=dict)
+
+
 class SimulatedAttack:
-    """Runs draws of an `Attacker` on a task's weights, in place, and undoes them: no second model is held."""
+    """Runs draws of an `Attacker` on a task's weights, in place, and undoes them: no second model is held.
+
+    Attributes:
+        embed: encodes prompts as the attacked model does, where that differs from the embeddings that sets keep; None where not.
+    """
 
     def __init__(self, how: Attacker, task: Task) -> None:
         self.how, self.task = how, task
         self.lora: dict[str, nn.Parameter] = {}
+        self.embed: Embed | None = None
+        self.last: Drawn | None = None
+        if how.steps and how.text_encoder:
+            refuse("a simulated attacker that trains text encoders", "use attacker.text_encoder=0")
         if how.steps and "lora" in how.kinds:
             refuse("a simulated LoRA attacker", "use attacker.kinds=[full] or attacker.steps=0")
             self.lora = attach_lora(task.model, how.rank, ADAPTER)
@@ -81,31 +134,86 @@ class SimulatedAttack:
         """Inside the block the model is attacked; afterwards its weights are bit-identical to before, its gradients are kept.
 
         Yields:
-            How many steps the attack took.
+            How many steps the attack has taken, with those before it was left if it goes on.
         """
         if not self.how.steps:
             yield 0
             return
 
-        def draw(n: int) -> int:
-            return int(torch.randint(n, (1,), generator=generator))
+        def chance(share: float) -> bool:
+            return share > 0 and float(torch.rand(1, generator=generator)) < share
 
-        kind = self.how.kinds[draw(len(self.how.kinds))]
-        optimiser = self.how.optimisers[draw(len(self.how.optimisers))]
-        low, high = (math.log(r) for r in (self.how.full_rates if kind == "full" else self.how.lora_rates))
-        rate = math.exp(low + (high - low) * float(torch.rand(1, generator=generator)))
-        steps = 1 + draw(self.how.steps)
-        hidden = self.how.harmless and float(torch.rand(1, generator=generator)) < self.how.harmless
-        data = self.task.safe if hidden else self.task.concept
-        with put_back(weights) if kind == "full" else self._adapter(weights, generator) as trained:
-            updater = Updater(trained, name=optimiser, rate=rate, accelerator=self.task.accelerator)
+        going_on = self.last is not None and chance(self.how.replay)
+        attack = self.last if self.last is not None and going_on else self._draw(generator)
+        steps = 1 + int(torch.randint(self.how.steps, (1,), generator=generator))
+        data = self.task.safe if chance(self.how.harmless) else self.task.concept
+        if attack.kind == "full" and not going_on:
+            attack.text = chance(self.how.text_encoder)
+        full = attack.kind == "full"
+        with ExitStack() as stack:
+            trained = stack.enter_context(put_back(weights) if full else self._adapter(weights, generator))
+            encoders = stack.enter_context(self._text()) if attack.text else []
+            trained = [*trained, *encoders]
+            updater = Updater(trained, name=attack.optimiser, rate=attack.rate, accelerator=self.task.accelerator)
+            if going_on:
+                self._go_on(attack, trained, updater)
             for _ in range(steps):
-                latents, cond = data.batch(self.how.batch_size, generator)
+                latents, cond = data.batch(self.how.batch_size, generator, self.embed)
                 updater.descend(self.task.model.mean_loss(latents, cond, generator))
             updater.optimiser.zero_grad(set_to_none=True)
+            attack.steps += steps
+            if self.how.replay:
+                attack.change, attack.state = [p.detach().clone() for p in trained], updater.state()
             for parameter in weights.values():
                 parameter.requires_grad_(True)
-            yield steps
+            for parameter in encoders:
+                parameter.requires_grad_(False)
+            yield attack.steps
+        if self.how.replay:
+            for change, parameter in zip(attack.change, trained, strict=True) if full else ():
+                change.sub_(parameter.detach())  # which are put back, and will have moved when the attack goes on
+            self.last = attack
+
+    def _draw(self, generator: torch.Generator) -> Drawn:
+        kind = self.how.kinds[int(torch.randint(len(self.how.kinds), (1,), generator=generator))]
+        optimiser = self.how.optimisers[int(torch.randint(len(self.how.optimisers), (1,), generator=generator))]
+        low, high = (math.log(r) for r in (self.how.full_rates if kind == "full" else self.how.lora_rates))
+        return Drawn(kind, optimiser, math.exp(low + (high - low) * float(torch.rand(1, generator=generator))))
+
+    @torch.no_grad()
+    def _go_on(self, attack: Drawn, trained: list[nn.Parameter], updater: Updater) -> None:
+        """Brings the weights, or the adapter's factors, and the optimiser to where an attack was left."""
+        for parameter, change in zip(trained, attack.change, strict=True):
+            parameter.copy_(parameter + change.to(parameter) if attack.kind == "full" else change)
+        updater.load_state(attack.state)
+
+    def state(self) -> dict[str, Any]:
+        """The attack that may go on, for a checkpoint."""
+        if self.last is None:
+            return {}
+        return {name: whole_tree(getattr(self.last, name)) for name in Drawn.__dataclass_fields__}
+
+    def load_state(self, state: dict[str, Any], weights: dict[str, nn.Parameter]) -> None:
+        """Takes it up."""
+        self.last = Drawn(**state) if state else None
+        if self.last and self.last.kind == "full":
+            self.last.change[: len(weights)] = [share_like(c, p) for c, p in zip(self.last.change, weights.values(), strict=False)]
+
+    @contextmanager
+    def _text(self) -> Iterator[list[nn.Parameter]]:
+        """The text encoders' weights, which theta_0 may share: they are lent for an attack, and given back as they were."""
+        model = self.task.model
+        weights = {f"{part}.{name}": p for part, encoder in model.text_encoders.items() for name, p in encoder.named_parameters()}
+        self.embed = model.embed
+        try:
+            with put_back(weights) as encoders:
+                for parameter in encoders:
+                    parameter.requires_grad_(True)
+                yield encoders
+        finally:
+            self.embed = None
+            for parameter in weights.values():
+                parameter.requires_grad_(False)
 
     @contextmanager
     def _adapter(self, weights: dict[str, nn.Parameter], generator: torch.Generator) -> Iterator[list[nn.Parameter]]:
@@ -123,3 +231,22 @@ class SimulatedAttack:
                 parameter.requires_grad_(False)
             for parameter in weights.values():
                 parameter.requires_grad_(True)
+
+
+class AttackingMethod(Method):
+    """A run whose gradients are taken at weights that a simulated attack has moved.
+
+    Attributes:
+        attack: the attacks.
+    """
+
+    attack: SimulatedAttack
+
+    def extra_state(self) -> dict[str, Any]:
+        """The attack that may go on, beside what else there is."""
+        return {**super().extra_state(), "attack": self.attack.state()}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Takes it up."""
+        super().load_extra_state(state)
+        self.attack.load_state(state["attack"], self.weights)

@@ -9,7 +9,7 @@ import torch
 from gift.data.latents import LatentSet
 from gift.data.mention import reworded, with_identifier
 from gift.models import DenoisingModel
-from gift.models.base import Cond, take
+from gift.models.base import Cond, Embed, take
 
 FEWEST = 64
 """Prompts with made-up words at least, whatever the set has of its own (choice)."""
@@ -43,8 +43,16 @@ class Renamed:
         ]
         self.cond: Cond = model.encode_prompts(self.prompts)
 
-    def batch(self, size: int, generator: torch.Generator) -> tuple[torch.Tensor, Cond]:
-        """`size` pictures drawn with replacement, each under one of its prompt's words: latents and conditioning."""
+    def batch(self, size: int, generator: torch.Generator, embed: Embed | None = None) -> tuple[torch.Tensor, Cond]:
+        """`size` pictures drawn with replacement, each under one of its prompt's words: latents and conditioning.
+
+        Args:
+            size: how many.
+            generator: of the draws.
+            embed: encodes the prompts anew; None for the embeddings that are kept.
+        """
         pick = self.data.draw(size, generator).to(self.data.which.device)
         turn = torch.randint(self.each, (size,), generator=generator).to(pick.device)
-        return self.data.latents[pick], take(self.cond, self.data.which[pick] + turn * len(self.data.prompts))
+        rows = self.data.which[pick] + turn * len(self.data.prompts)
+        cond = take(self.cond, rows) if embed is None else embed([self.prompts[row] for row in rows.tolist()])
+        return self.data.latents[pick], cond

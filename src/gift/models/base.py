@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -19,6 +19,9 @@ from gift.room import in_parts
 
 Cond = dict[str, torch.Tensor]
 """Encoded prompts: named tensors whose first dimension is the prompt."""
+
+Embed = Callable[[Sequence[str]], Cond]
+"""Encodes prompts."""
 
 
 def take(cond: Cond, index: torch.Tensor) -> Cond:

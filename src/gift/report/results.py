@@ -35,16 +35,21 @@ WITHOUT_EFFECT = {
     "other_words": 0.0,
     "falling_share": 0.0,
     "spare": 0.0,
+    "text_encoder": 0.0,
+    "replay": 0.0,
 }
 """Of options that records of an earlier version do not know, the value at which a method is as it was then."""
 
 
+def _with_effect(told: dict[str, Any]) -> dict[str, Any]:
+    """Options that do something, and so inside options that hold others."""
+    kept = {option: value for option, value in told.items() if option not in WITHOUT_EFFECT or value != WITHOUT_EFFECT[option]}
+    return {option: _with_effect(value) if isinstance(value, dict) else value for option, value in kept.items()}
+
+
 def _settings(row: dict[str, Any]) -> dict[str, Any]:
     """A record's settings without options that have no effect, so that an earlier version's are like those of today."""
-    methods = {
-        name: {option: value for option, value in told.items() if option not in WITHOUT_EFFECT or value != WITHOUT_EFFECT[option]}
-        for name, told in row["settings"]["methods"].items()
-    }
+    methods = {name: _with_effect(told) for name, told in row["settings"]["methods"].items()}
     return {**row["settings"], "methods": methods}
 
 

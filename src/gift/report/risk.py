@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
 
 from gift.bench.rows import FACTOR
+from gift.immunizers import Attacker
 from gift.metrics.concept import mean
 from gift.metrics.flags import LEAST_SEEDS
 from gift.metrics.intervals import bootstrap
@@ -158,11 +162,17 @@ def _search(found: Match) -> str:
     )
 
 
+def _reach(attacker: Any) -> int:
+    """The steps of a simulated attacker as a record tells it; 0 where it tells of none, or of none that there is."""
+    try:
+        return Attacker.model_validate(attacker).reach
+    except ValidationError:
+        return 0
+
+
 def _short(found: Match, chain: Chain) -> str | None:
     """A warning where attacks were hardly longer than those that the defence saw."""
-    attackers = [arguments.get("attacker") for arguments in chain.values()]
-    steps = [attacker.get("steps") for attacker in attackers if isinstance(attacker, dict)]
-    simulated = max((n for n in steps if isinstance(n, int)), default=0)
+    simulated = max((_reach(arguments.get("attacker")) for arguments in chain.values()), default=0)
     horizons = [cell.scores.horizon for cell in found.cells if cell.scores]
     if not horizons or min(horizons) >= FACTOR * simulated:
         return None
