@@ -69,7 +69,8 @@ def test_two_processes_have_the_losses_of_one(here: Path, art_model: str) -> Non
 
 @pytest.mark.slow
 def test_two_processes_immunize_as_one_does(here: Path, art_model: str) -> None:
-    settings = [f"--set={s}" for s in ("steps=2", "batch_size=4", "attacker.steps=2", "settle_steps=1", "train=attention")]
+    attacker = ("attacker.steps=2", "attacker.text_encoder=0.9", "attacker.replay=0.9")
+    settings = [f"--set={s}" for s in ("steps=2", "batch_size=4", *attacker, "settle_steps=1", "train=attention")]
     arguments = ["immunize", art_model, "--concept", "category:animal", "--config", "small.yaml", *settings, "--output"]
     done = launch(here, 2, *arguments, "two")
     assert done.returncode == 0, done.stderr
@@ -168,7 +169,8 @@ def test_sharded_attacks_have_the_losses_of_one_process(here: Path, art_model: s
 @pytest.mark.parametrize("more", [[], ["--set=adapter_rank=2"]], ids=["weights", "adapter"])
 def test_sharded_immunizing_is_as_in_one_process(here: Path, art_model: str, more: list[str]) -> None:
     # Adam steps as far where a gradient is all rounding as anywhere else; with this seed no weight has such a gradient.
-    settings = [f"--set={s}" for s in ("steps=2", "batch_size=4", "attacker.steps=2", "attacker.kinds=[full]", "settle_steps=1")]
+    attacker = ("attacker.steps=2", "attacker.kinds=[full]", "attacker.replay=0.9")
+    settings = [f"--set={s}" for s in ("steps=2", "batch_size=4", *attacker, "settle_steps=1")]
     arguments = ["immunize", art_model, "--concept", "category:animal", "--seed", "3", "--config", "small.yaml", *settings, *more]
     done = sharded(here, *arguments, "--output", "two")
     assert done.returncode == 0, done.stderr

@@ -61,8 +61,9 @@ MOVING: list[Immunizer] = [
     Gift.plain(steps=4, batch_size=2, attacker=ATTACKER, train="cross-attention", immunize_optimiser="sgd", project=False),
     Gift.plain(steps=4, batch_size=2, attacker=Attacker(steps=2, batch_size=2, kinds=("full",), optimisers=("sgd", "adam"))),
     Gift(steps=3, settle_steps=1, batch_size=2, attacker=ATTACKER, adapter_rank=2, project_on="momentum"),
-    Gift.plain(steps=4, batch_size=2, attacker=Attacker(steps=2, batch_size=2, rank=2, text_encoder=0.7), other_words=0.5),
-    Gift.plain(steps=4, batch_size=2, attacker=Attacker(steps=2, batch_size=2, rank=2, text_encoder=0.7, replay=0.9)),
+    Gift.plain(
+        steps=4, batch_size=2, attacker=Attacker(steps=2, batch_size=2, rank=2, text_encoder=0.7, replay=0.9), other_words=0.5
+    ),
     ResAlign(steps=4, batch_size=2, attacker=Attacker(steps=2, batch_size=2, kinds=("full",), replay=0.9), iterations=1),
     MetaUnlearning(steps=4, batch_size=2, erase=0.0, attacker=Attacker(steps=2, batch_size=2, kinds=("lora",), rank=2, replay=0.9)),
 ]
