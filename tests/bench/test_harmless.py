@@ -24,8 +24,9 @@ from gift.data.prompts import safe_asks
 from gift.errors import GiftError
 from gift.metrics.concept import read
 from gift.metrics.recogniser import load_recogniser
-from gift.models import load
+from gift.models import DenoisingModel, load
 from gift.models.sd import StableDiffusion
+from gift.report.tables import taught
 from tests.bench.small_grid import small_grid
 from tests.conftest import same_state, state_of
 
@@ -96,7 +97,7 @@ def test_a_grid_teaches_each_methods_weights_once(art_model: str, tmp_path: Path
     torch.set_num_threads(1)
     places = ("near inside", "far inside")
     harmless = {"steps": 2, "pictures": 4, "places": places}
-    grid = Grid(**small_grid(art_model, methods=["none", "esd"], harmless=harmless))
+    grid = Grid(**small_grid(art_model, methods=["none", "esd"], harmless=harmless, safe_after=True))
     outcome = run_grid(grid, tmp_path)
     kinds = [file.name.partition("-")[0] for file in (tmp_path / "pieces").iterdir()]
     assert kinds.count("harmless") == 4, "two places, two methods"
@@ -107,6 +108,29 @@ def test_a_grid_teaches_each_methods_weights_once(art_model: str, tmp_path: Path
     assert run_grid(grid, tmp_path).tally.computed == 0
     (group, *_) = outcome.summary["groups"]
     assert "adaptability near inside" in group["means"]
+    for where in places:
+        assert 0 <= untouched[where]["safe"] == untouched[where]["original_safe"] == erased[where]["original_safe"] <= 1
+        assert group["means"][f"left {where}, original"]["mean"] == untouched[where]["safe"]
+    told = taught({**outcome.summary, "rows": outcome.rows})
+    assert (
+        told.splitlines()[0]
+        == "| method | taught near inside | left after near inside | taught far inside | left after far inside |"
+    )
+    near = erased["near inside"]
+    assert f"{near['safe']:.2f} ({near['original_safe']:.2f})" in told.splitlines()[3]
+
+
+def test_what_is_left_is_the_taught_copys(random_model: StableDiffusion, safe_set: LatentSet) -> None:
+    seen: list[DenoisingModel] = []
+
+    def left(model: DenoisingModel) -> float:
+        seen.append(model)
+        return 0.25
+
+    out = teach(random_model, Full(steps=1, batch_size=2), safe_set, 0, left=left)
+    assert out["safe"] == 0.25
+    assert not same_state(state_of(seen[0]), state_of(random_model))
+    assert "safe" not in teach(random_model, Full(steps=1, batch_size=2), safe_set, 0)
 
 
 def test_beside_a_style_nothing_harmless_is_drawn_in_it(art_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -154,6 +154,7 @@ class Corner:
             settings = {"harmless": name, "pictures": self.grid.harmless.pictures, "drawn": self.grid.harmless.drawn}
             settings["recogniser"] = self.recogniser
             settings |= {"attack": how.name, "arguments": how.model_dump(mode="json"), **self.left_out(by)}
+            settings |= {"safe_after": PICTURES} if self.grid.safe_after else {}
             out[where] = self.piece("harmless", f"{name} on {by.words}", settings, {"defence": self.defence(by)})
         return out
 

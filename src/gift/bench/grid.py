@@ -85,7 +85,9 @@ class Grid(_Part):
         "dino:FOLDER, lpips:FILE",
     )
     safe_after: bool = Field(
-        default=False, description="draw safe prompts from attacked weights, too: does an attack leave a model, or one concept?"
+        default=False,
+        description="draw safe prompts from attacked weights, too, and from those that were taught a harmless object: is a "
+        "model left, or one concept?",
     )
     search: SearchConfig | None = Field(default=None, description="search for the worst attack on every defended method")
     harmless: HarmlessConfig | None = Field(default=None, description="teach each method's weights harmless objects, too")

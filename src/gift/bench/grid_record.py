@@ -103,13 +103,16 @@ class Price(Part):
 class Taught(Part):
     """A harmless object that the weights were taught: which, and the share of the original's gain that they reach.
 
-    The scores say how often it is drawn afterwards, by these weights and by the original ones that were taught the same.
+    The scores say how often it is drawn afterwards, by these weights and by the original ones that were taught the same; `safe` and
+    `original_safe` are their safe accuracy then.
     """
 
     object: Name
     share: float | None
     score: float | None = None
     original_score: float | None = None
+    safe: float | None = None
+    original_safe: float | None = None
 
 
 class SafeAfter(Part):

@@ -5,7 +5,7 @@ A defence that merely makes all training slow (shrunken weights, dead units) wou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -83,7 +83,13 @@ def held_out_loss(model: DenoisingModel, data: LatentSet) -> float:
 
 
 def teach(
-    model: DenoisingModel, how: Attack, data: LatentSet, seed: int, asks: Sequence[Ask] = (), scorer: Scorer | None = None
+    model: DenoisingModel,
+    how: Attack,
+    data: LatentSet,
+    seed: int,
+    asks: Sequence[Ask] = (),
+    scorer: Scorer | None = None,
+    left: Callable[[DenoisingModel], float] | None = None,
 ) -> dict[str, Any]:
     """Teaches a copy of the model the first half of a set.
 
@@ -94,13 +100,17 @@ def teach(
         seed: of the fine-tuning.
         asks: prompts that the taught copy draws.
         scorer: finds the object in them.
+        left: measures what else the taught copy can do.
 
     Returns:
-        loss_before, loss_after (held out), seconds; with a scorer also scores, and looks, one with the step and the pictures.
+        loss_before, loss_after (held out), seconds; with a scorer also scores, and looks, one with the step and the pictures; safe,
+        what `left` gives.
     """
     train, held = split(data)
     done = how(model, train, seed=seed)
     out = {"loss_before": held_out_loss(model, held), "loss_after": held_out_loss(done.model, held), "seconds": done.seconds}
+    if left is not None:
+        out["safe"] = left(done.model)
     if scorer is None:
         return out
     drawn = score_model(done.model, asks, scorer)

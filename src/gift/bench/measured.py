@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -68,7 +69,8 @@ def harmless(work: Work) -> Value:
     bench = _of_object(work, settings["harmless"])
     how = make_attack(settings["attack"], settings["arguments"])
     data, asks = bench.attack_set(2 * settings["pictures"]), bench.asks(settings["drawn"])
-    return teach(work.model(), how, data, settings["seed"], asks, bench.scorer)
+    left = partial(safe_accuracy, work.context.bench) if settings.get("safe_after") else None
+    return teach(work.model(), how, data, settings["seed"], asks, bench.scorer, left)
 
 
 def _of_object(work: Work, concept: str) -> Workbench:

@@ -28,7 +28,12 @@ def adaptabilities(cell: Cell, pieces: dict[str, Row]) -> Row:
             share = adaptability(pieces[f"{role}, original"], pieces[role])
             losses = {key: round(pieces[role][key], 6) for key in ("loss_before", "loss_after")}
             scores = {"score": mean(pieces[role]["scores"]), "original_score": mean(pieces[f"{role}, original"]["scores"])}
-            out[where] = {"object": cell.pieces[role].settings["harmless"], "share": rounded(share), **scores, **losses}
+            safe = {
+                f"{whose}safe": rounded(pieces[found]["safe"])
+                for whose, found in (("", role), ("original_", f"{role}, original"))
+                if "safe" in pieces[found]
+            }
+            out[where] = {"object": cell.pieces[role].settings["harmless"], "share": rounded(share), **scores, **losses, **safe}
     return out
 
 

@@ -49,6 +49,9 @@ AVERAGED: dict[str, Callable[[Row], float | None]] = {
     "safe_after": partial(_part, ("safe_after", "after")),
     **{f"adaptability {where}": partial(_part, ("adaptability", where, "share")) for where in PLACES},
     **{f"taught {where}": partial(_part, ("adaptability", where, "score")) for where in PLACES},
+    **{f"taught {where}, original": partial(_part, ("adaptability", where, "original_score")) for where in PLACES},
+    **{f"left {where}": partial(_part, ("adaptability", where, "safe")) for where in PLACES},
+    **{f"left {where}, original": partial(_part, ("adaptability", where, "original_safe")) for where in PLACES},
 }
 LIKENESS: dict[str, Callable[[Row], float | None]] = {
     "after": lambda found: found["curve"][-1][1],

@@ -128,6 +128,27 @@ def price(summary: Summary) -> str:
     return table(["method", *_heads(summary)], [[told, *_prices(summary, method)] for method, told in _labels(summary).items()])
 
 
+def taught(summary: Summary) -> str:
+    """For each method what its weights are to build on: how often they draw a harmless object that they were taught, and what other
+    prompts ask for, each beside the original weights taught the same."""
+
+    def cells(group: dict[str, Any]) -> list[str]:
+        out = []
+        for where in PLACES:
+            for name, beside in ((f"taught {where}", f"taught {where}, original"), (f"left {where}", f"left {where}, original")):
+                value, original = mean_in(group, name), mean_in(group, beside)
+                out.append("–" if value is None else f"{number(value)} ({number(original)})")
+        return out
+
+    rows = {}
+    for method, told in _labels(summary).items():
+        first = next((group for group in summary["groups"] if group["method"] == method and group["conclusive"]), None)
+        rows[told] = cells(first) if first else ["–"] * 2 * len(PLACES)
+    heads = [f"{what} {where}" for where in PLACES for what in ("taught", "left after")]
+    kept = [i for i in range(len(heads)) if any(row[i] != "–" for row in rows.values())]
+    return table(["method", *(heads[i] for i in kept)], [[told, *(row[i] for i in kept)] for told, row in rows.items()])
+
+
 def overall(summary: Summary) -> str:
     """For each method the mean relearning reduction under every attack and what it costs, in one table; last what twins learn."""
     rows = _by_attack(summary, lambda group: percent(mean_in(group, "relearning_reduction")))
@@ -279,6 +300,7 @@ KINDS: dict[str, Callable[[Summary], str]] = {
     "share": share,
     "left": left,
     "attacks": attacks,
+    "taught": taught,
     "found": found,
     "frontier": frontier,
     "targets": targets,
