@@ -142,6 +142,8 @@ def test_every_table_has_a_row_a_method(tmp_path: Path, grid_folder: Path, kind:
         assert methods >= set(list(found)[2:]) > set()
     elif kind == "found":  # one for each search
         assert {head.split(", ")[1] for head in list(found)[2:]} == {method for method in methods if "+" in method}
+    elif kind == "searched":  # this grid's search has no bound
+        assert len(found) == 2
     elif kind == "attacks":  # a column a method
         assert methods <= set(found["attack"])
     else:
@@ -264,6 +266,30 @@ def test_a_grid_asks_for_what_its_records_tell(grid: Path) -> None:
             assert known_then(asked, told) == told, (row["method"], immunizer.name)
             newer = {name: value for name, value in asked.items() if name not in told}
             assert newer == {name: results.WITHOUT_EFFECT.get(name) for name in newer}, (row["method"], immunizer.name)
+
+
+def test_what_a_search_tried_is_told_though_nothing_of_it_counts(tmp_path: Path, grid_folder: Path) -> None:
+    rows = [json.loads(line) for line in (grid_folder / "records.jsonl").read_text().splitlines()]
+    for row in rows:
+        row.pop("search", None)
+    first, second, third, *_ = (row for row in rows if row["attack"] == "worst" and row["status"] == "ok")
+    trials = [(0.3, 0.4, 0.8, True), (0.2, 0.9, 0.9, True), (0.7, 0.6, 0.1, False)]
+    told = [dict(zip(("area", "last", "safe_left", "counts"), trial, strict=True)) for trial in trials]
+    first["search"] = {"trials": told}
+    second["search"] = {"trials": told[2:]}
+    second["status"] = "inconclusive"
+    third["search"] = {"trials": [{"area": 0.5, "last": 0.5, "safe_left": None, "counts": True}]}  # a search without a bound
+    folder = tmp_path / "grid"
+    folder.mkdir()
+    (folder / "records.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in rows))
+    found = rows_of(made(page_of(tmp_path, folder, "searched")))
+    percent = "\N{NARROW NO-BREAK SPACE}%"
+    assert {head: cells for head, cells in found.items() if "seed" in head and head[:7] != "concept"} == {
+        f"{first['concept']}, {first['method']}, seed {first['seed']}": [
+            "3", "2", f"0.30; 0.40; 80{percent}", f"0.70; 0.60; 10{percent}"
+        ],
+        f"{second['concept']}, {second['method']}, seed {second['seed']}": ["1", "0", "–", f"0.70; 0.60; 10{percent}"],
+    }  # fmt: skip
 
 
 def test_what_a_search_found_is_told_with_what_it_leaves(

@@ -16,6 +16,7 @@ from gift.metrics.concept import mean
 from gift.metrics.recovery import area, steps_to_recover
 from gift.report.frontier import front, settings_of
 from gift.report.markdown import plain, table
+from gift.report.searched import searched
 from gift.report.targets import targets
 from gift.report.words import number, percent
 from gift.settings import make_attack
@@ -302,6 +303,7 @@ KINDS: dict[str, Callable[[Summary], str]] = {
     "attacks": attacks,
     "taught": taught,
     "found": found,
+    "searched": searched,
     "frontier": frontier,
     "targets": targets,
 }
