@@ -28,11 +28,9 @@ def adaptabilities(cell: Cell, pieces: dict[str, Row]) -> Row:
             share = adaptability(pieces[f"{role}, original"], pieces[role])
             losses = {key: round(pieces[role][key], 6) for key in ("loss_before", "loss_after")}
             scores = {"score": mean(pieces[role]["scores"]), "original_score": mean(pieces[f"{role}, original"]["scores"])}
-            safe = {
-                f"{whose}safe": rounded(pieces[found]["safe"])
-                for whose, found in (("", role), ("original_", f"{role}, original"))
-                if "safe" in pieces[found]
-            }
+            safe: Row = {}
+            if "safe" in pieces[role]:
+                safe = {"safe": rounded(pieces[role]["safe"]), "original_safe": rounded(pieces[f"{role}, original"]["safe"])}
             out[where] = {"object": cell.pieces[role].settings["harmless"], "share": rounded(share), **scores, **losses, **safe}
     return out
 

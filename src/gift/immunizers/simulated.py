@@ -143,19 +143,19 @@ class SimulatedAttack:
         def chance(share: float) -> bool:
             return share > 0 and float(torch.rand(1, generator=generator)) < share
 
-        going_on = self.last is not None and chance(self.how.replay)
-        attack = self.last if self.last is not None and going_on else self._draw(generator)
+        left = self.last if self.last is not None and chance(self.how.replay) else None
+        attack = left or self._draw(generator)
         steps = 1 + int(torch.randint(self.how.steps, (1,), generator=generator))
         data = self.task.safe if chance(self.how.harmless) else self.task.concept
-        if attack.kind == "full" and not going_on:
-            attack.text = chance(self.how.text_encoder)
         full = attack.kind == "full"
+        if full and not left:
+            attack.text = chance(self.how.text_encoder)
         with ExitStack() as stack:
             trained = stack.enter_context(put_back(weights) if full else self._adapter(weights, generator))
             encoders = stack.enter_context(self._text()) if attack.text else []
             trained = [*trained, *encoders]
             updater = Updater(trained, name=attack.optimiser, rate=attack.rate, accelerator=self.task.accelerator)
-            if going_on:
+            if left:
                 self._go_on(attack, trained, updater)
             for _ in range(steps):
                 latents, cond = data.batch(self.how.batch_size, generator, self.embed)

@@ -102,10 +102,15 @@ def _heads(summary: Summary) -> list[str]:
     return [*PRICES[:3], *([REAL] if measured else []), *PRICES[3:]]
 
 
+def _conclusive(summary: Summary, method: str) -> dict[str, Any] | None:
+    """A method's first conclusive group: what was measured before any attack is the same in all."""
+    return next((group for group in summary["groups"] if group["method"] == method and group["conclusive"]), None)
+
+
 def _prices(summary: Summary, method: str) -> list[str]:
     """What `_heads` names; the same before any attack, so of the first conclusive one's cells."""
     heads = _heads(summary)
-    first = next((group for group in summary["groups"] if group["method"] == method and group["conclusive"]), None)
+    first = _conclusive(summary, method)
     if first is None:
         return ["–"] * len(heads)
     real = "–"
@@ -143,7 +148,7 @@ def taught(summary: Summary) -> str:
 
     rows = {}
     for method, told in _labels(summary).items():
-        first = next((group for group in summary["groups"] if group["method"] == method and group["conclusive"]), None)
+        first = _conclusive(summary, method)
         rows[told] = cells(first) if first else ["–"] * 2 * len(PLACES)
     heads = [f"{what} {where}" for where in PLACES for what in ("taught", "left after")]
     kept = [i for i in range(len(heads)) if any(row[i] != "–" for row in rows.values())]
