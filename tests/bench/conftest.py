@@ -19,9 +19,9 @@ SMALL: dict[str, Any] = {
     "neighbour_pictures": 0,
     "sampler_steps": 4,
     "method_options": {
-        "esd": {"steps": 3, "sampler_steps": 3},
-        "ascent": {"steps": 3},
-        "gift": {"steps": 3, "settle_steps": 1, "attacker": {"steps": 2}},
+        "esd": {"steps": 3, "sampler_steps": 3, "batch_size": 2},
+        "ascent": {"steps": 3, "batch_size": 2},
+        "gift": {"steps": 3, "settle_steps": 1, "batch_size": 2, "attacker": {"steps": 2, "batch_size": 2}},
     },
 }
 

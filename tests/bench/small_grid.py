@@ -20,9 +20,9 @@ SMALL: dict[str, Any] = {
         "neighbour_pictures": 4,
     },
     "method_options": {
-        "esd": {"steps": 2, "sampler_steps": 3},
-        "gift": {"steps": 2, "settle_steps": 1, "attacker": {"steps": 2}},
-        "imma": {"steps": 2},
+        "esd": {"steps": 2, "sampler_steps": 3, "batch_size": 2},
+        "gift": {"steps": 2, "settle_steps": 1, "batch_size": 2, "attacker": {"steps": 2, "batch_size": 2}},
+        "imma": {"steps": 2, "batch_size": 2},
     },
     "attack_options": {"lora": {"batch_size": 2}},
 }

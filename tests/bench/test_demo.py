@@ -35,10 +35,10 @@ SMALL = DemoConfig(
     neighbour_pictures=0,
     sampler_steps=4,
     method_options={
-        "esd": {"steps": 2, "sampler_steps": 3},
-        "ascent": {"steps": 2},
-        "imma": {"steps": 2},
-        "gift": {"steps": 2, "settle_steps": 1, "attacker": {"steps": 2}},
+        "esd": {"steps": 2, "sampler_steps": 3, "batch_size": 2},
+        "ascent": {"steps": 2, "batch_size": 2},
+        "imma": {"steps": 2, "batch_size": 2},
+        "gift": {"steps": 2, "settle_steps": 1, "batch_size": 2, "attacker": {"steps": 2, "batch_size": 2}},
     },
 )
 FEW = SMALL.model_copy(

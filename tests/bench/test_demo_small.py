@@ -89,7 +89,7 @@ def test_a_demo_that_is_stopped_anywhere_goes_on_to_the_same_rows(
 
 def test_what_a_defence_does_to_the_concepts_neighbours_is_in_the_record_and_on_the_page(small: Small, tmp_path: Path) -> None:
     few: dict[str, Any] = {"methods": ("original",), "attacks": ("lora",), "neighbour_pictures": 4}
-    few["method_options"] = {"esd": {"steps": 3, "sampler_steps": 3}}
+    few["method_options"] = {"esd": {"steps": 3, "sampler_steps": 3, "batch_size": 2}}
     record = finish(small(**few), tmp_path)
     told = {method["method"]: method["neighbours"] for method in record["methods"]}
     demo = make(small(**few), tmp_path / "again")
@@ -112,7 +112,7 @@ def test_an_attack_may_have_a_name_and_begin_with_harmless_pictures(small: Small
     few: dict[str, Any] = {
         "methods": ("original",),
         "attacks": ("full", later),
-        "method_options": {"esd": {"steps": 1, "sampler_steps": 3}},
+        "method_options": {"esd": {"steps": 1, "sampler_steps": 3, "batch_size": 2}},
     }
     record = finish(small(**few), tmp_path)
     plain, changed = ([row for row in record["rows"] if row["attack"] == name] for name in ("full", "full/later"))

@@ -171,8 +171,8 @@ def test_generate_writes_a_picture(mine: Path) -> None:
 @pytest.mark.slow
 def test_an_interrupted_process_leaves_a_run_that_goes_on_to_the_same_weights(mine: Path) -> None:
     """Ctrl-C after the first checkpoint, SIGTERM after the next."""
-    options = ("--set", "steps=125", "--set", "batch_size=2", "--set", "attacker.steps=1", "--set", "safe_steps=1")
-    arguments = [sys.executable, "-m", "gift.cli.main", *immunize(*options)]
+    options = ("--method", "ascent", "--set", "steps=125", "--set", "batch_size=2")
+    arguments = [sys.executable, "-m", "gift.cli.main", *immunize(*options, settle=True)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for sign, after in ((signal.SIGINT, 50), (signal.SIGTERM, 100)):
         process = subprocess.Popen([*arguments, "--output", "cut"], stderr=subprocess.PIPE, text=True, env=environment)
@@ -190,7 +190,7 @@ def test_an_interrupted_process_leaves_a_run_that_goes_on_to_the_same_weights(mi
     torch.set_num_threads(1)  # as the others: sums of other numbers of threads round differently
     try:
         for output in ("cut", "whole"):
-            done = CliRunner().invoke(app, [*immunize(*options), "--output", output])
+            done = CliRunner().invoke(app, [*immunize(*options, settle=True), "--output", output])
             assert done.exit_code == 0, done.output
             assert ("going on from step" in done.stderr) is (output == "cut")
     finally:

@@ -266,11 +266,10 @@ def test_an_attack_that_goes_on_takes_the_steps_of_one_that_was_not_left(task: T
         with attack(weights, torch.Generator().manual_seed(seed)) as steps:
             assert steps == seed + 1
             here = fixed_loss(task.model, task.concept)
-    assert attack.last is not None
     # By hand: the same draws and steps, without putting anything back.
     generator = torch.Generator().manual_seed(0)
     trained = list(attack.lora.values()) if kind == "lora" else list(weights.values())
-    drawn = attack._draw(generator)
+    drawn = attack._draw((kind,), generator)
     torch.randint(1, (1,), generator=generator)
     with attack._adapter(weights, generator) if kind == "lora" else put_back(weights):
         updater = Updater(trained, name=drawn.optimiser, rate=drawn.rate, accelerator=task.accelerator)
@@ -292,8 +291,7 @@ def test_a_full_attack_goes_on_from_weights_that_have_moved(task: Task) -> None:
     with attack(weights, torch.Generator().manual_seed(0)):
         attacked = {name: p.detach().clone() for name, p in weights.items()}
     name, bias = next((n, p) for n, p in weights.items() if n.endswith("bias"))
-    assert attack.last is not None
-    change = dict(zip(weights, attack.last.change, strict=True))
+    change = dict(zip(weights, attack.last["full"].change, strict=True))
     assert all(torch.allclose(p + change[n], attacked[n], atol=1e-6) for n, p in weights.items())
     with torch.no_grad():
         bias.add_(1)
@@ -313,6 +311,45 @@ def test_attacks_go_on_as_often_as_is_asked(task: Task) -> None:
     assert 7 <= begun <= 24
 
 
+def test_only_a_share_of_the_rounds_is_attacked_and_the_others_are_bit_equal_to_none(task: Task) -> None:
+    how = strong(1, "full").model_copy(update={"attacked_share": 0.5, "replay": 0.99, "batch_size": 1})
+    attack = SimulatedAttack(how, task)
+    weights = select_parameters(task.model.denoiser, "mid")
+    before = [p.detach().clone() for p in weights.values()]
+    taken = []
+    for seed in range(30):
+        with attack(weights, torch.Generator().manual_seed(seed)) as steps:
+            same = all(torch.equal(p, old) for p, old in zip(weights.values(), before, strict=True))
+            taken.append(steps)
+            assert same is (steps == 0)
+    attacked = [steps for steps in taken if steps]
+    assert 7 <= len(attacked) <= 23
+    assert attacked == list(range(1, len(attacked) + 1)), "an attack goes on after rounds without one"
+
+
+def test_kinds_take_turns_and_each_goes_on_where_its_own_stopped(task: Task) -> None:
+    how = Attacker(
+        steps=1, kinds=("full", "lora"), optimisers=("adafactor",), lora_optimisers=("adamw",), rank=2, batch_size=1, replay=0.99
+    )
+    attack = SimulatedAttack(how, task)
+    weights = select_parameters(task.model.denoiser, "cross-attention")
+    before = [p.detach().clone() for p in weights.values()]
+    taken, moved = [], []
+    for seed in range(6):
+        with attack(weights, torch.Generator().manual_seed(seed)) as steps:
+            taken.append(steps)
+            moved.append(any(not torch.equal(p, old) for p, old in zip(weights.values(), before, strict=True)))
+    assert taken == [1, 1, 2, 2, 3, 3]
+    assert moved == [True, False] * 3  # LoRA leaves the weights alone
+    assert {(drawn.kind, drawn.optimiser, drawn.steps) for drawn in attack.last.values()} == {
+        ("full", "adafactor", 3), ("lora", "adamw", 3),
+    }  # fmt: skip
+    again = SimulatedAttack(how.model_copy(update={"kinds": ("full",), "lora_optimisers": ()}), task)
+    again.load_state({**attack.state(), "turn": 1}, weights)
+    with again(weights, torch.Generator().manual_seed(6)) as steps:
+        assert steps == 4
+
+
 @pytest.mark.parametrize(
     ("steps", "replay", "reach"), [(0, 0.9, 0), (16, 0.0, 16), (4, 0.9, 25), (5, 0.5, 6), (4, 0.1, 4), (1, 0.99, 100)]
 )
@@ -323,6 +360,11 @@ def test_how_far_attacks_reach(steps: int, replay: float, reach: int) -> None:
 def test_a_lora_attacker_trains_no_text_encoder() -> None:
     with pytest.raises(ValidationError, match="text_encoder is a share of the draws of kind 'full'"):
         Attacker(kinds=("lora",), text_encoder=0.5)
+
+
+def test_a_full_attacker_has_no_optimisers_of_lora() -> None:
+    with pytest.raises(ValidationError, match="lora_optimisers are those of kind 'lora'"):
+        Attacker(kinds=("full",), lora_optimisers=("adamw",))
 
 
 def test_draws_cover_the_distribution(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:

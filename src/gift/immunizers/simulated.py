@@ -37,6 +37,9 @@ class Attacker(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     steps: int = Field(default=16, ge=0, description="most steps of a simulated attack; 0 switches it off (choice)")
+    attacked_share: float = Field(
+        default=1.0, gt=0, le=1, description="share of the rounds that are attacked; in the others the weights are left as they are"
+    )
     kinds: tuple[Kind, ...] = Field(
         default=("full", "lora"),
         min_length=1,
@@ -46,6 +49,10 @@ class Attacker(BaseModel):
     lora_rates: Rates = Field(default=(5e-4, 5e-3), description="range of learning rates, log-uniform")
     rank: int = Field(default=8, ge=1, description="LoRA rank")
     optimisers: tuple[OptimiserName, ...] = Field(default=("adamw",), min_length=1)
+    lora_optimisers: tuple[OptimiserName, ...] = Field(
+        default=(),
+        description="those of 'lora' where not `optimisers`: Adafactor's steps go by a weight's size, a new LoRA's is 0 (choice)",
+    )
     batch_size: int = Field(default=8, ge=1)
     harmless: float = Field(
         default=0.0,
@@ -60,7 +67,7 @@ class Attacker(BaseModel):
         default=0.0,
         ge=0,
         lt=1,
-        description="how likely an attack goes on where the last one stopped, instead of from the weights (off: docs/tuning.md)",
+        description="how likely an attack goes on where the last of its kind stopped; kinds then take turns (off: docs/tuning.md)",
     )
 
     @property
@@ -69,9 +76,11 @@ class Attacker(BaseModel):
         return max(self.steps, round((self.steps + 1) / 2 / (1 - self.replay))) if self.steps else 0
 
     @model_validator(mode="after")
-    def _text_is_trained_by_full(self) -> Self:
+    def _kinds_that_are_told_of_are_drawn(self) -> Self:
         if self.text_encoder and "full" not in self.kinds:
             raise ValueError("text_encoder is a share of the draws of kind 'full'; name it in kinds, or leave text_encoder out")
+        if self.lora_optimisers and "lora" not in self.kinds:
+            raise ValueError("lora_optimisers are those of kind 'lora'; name it in kinds, or leave lora_optimisers out")
         return self
 
 
@@ -115,13 +124,16 @@ class SimulatedAttack:
 
     Attributes:
         embed: encodes prompts as the attacked model does, where that differs from the embeddings that sets keep; None where not.
+        last: of each kind the attack that may go on.
+        turn: how many attacks there were where they may go on: then kinds take turns, so that each goes on as often.
     """
 
     def __init__(self, how: Attacker, task: Task) -> None:
         self.how, self.task = how, task
         self.lora: dict[str, nn.Parameter] = {}
         self.embed: Embed | None = None
-        self.last: Drawn | None = None
+        self.last: dict[Kind, Drawn] = {}
+        self.turn = 0
         if how.steps and how.text_encoder:
             refuse("a simulated attacker that trains text encoders", "use attacker.text_encoder=0")
         if how.steps and "lora" in how.kinds:
@@ -134,17 +146,18 @@ class SimulatedAttack:
         """Inside the block the model is attacked; afterwards its weights are bit-identical to before, its gradients are kept.
 
         Yields:
-            How many steps the attack has taken, with those before it was left if it goes on.
+            How many steps the attack has taken, with those before it was left if it goes on; 0 if there was none.
         """
-        if not self.how.steps:
-            yield 0
-            return
 
         def chance(share: float) -> bool:
             return share > 0 and float(torch.rand(1, generator=generator)) < share
 
-        left = self.last if self.last is not None and chance(self.how.replay) else None
-        attack = left or self._draw(generator)
+        if not self.how.steps or (self.how.attacked_share < 1 and not chance(self.how.attacked_share)):
+            yield 0
+            return
+        kinds = (self.how.kinds[self.turn % len(self.how.kinds)],) if self.how.replay else self.how.kinds
+        left = self.last[kinds[0]] if self.how.replay and kinds[0] in self.last and chance(self.how.replay) else None
+        attack = left or self._draw(kinds, generator)
         steps = 1 + int(torch.randint(self.how.steps, (1,), generator=generator))
         data = self.task.safe if chance(self.how.harmless) else self.task.concept
         full = attack.kind == "full"
@@ -172,11 +185,13 @@ class SimulatedAttack:
         if self.how.replay:
             for change, parameter in zip(attack.change, trained, strict=True) if full else ():
                 change.sub_(parameter.detach())  # which are put back, and will have moved when the attack goes on
-            self.last = attack
+            self.last[attack.kind] = attack
+            self.turn += 1
 
-    def _draw(self, generator: torch.Generator) -> Drawn:
-        kind = self.how.kinds[int(torch.randint(len(self.how.kinds), (1,), generator=generator))]
-        optimiser = self.how.optimisers[int(torch.randint(len(self.how.optimisers), (1,), generator=generator))]
+    def _draw(self, kinds: tuple[Kind, ...], generator: torch.Generator) -> Drawn:
+        kind = kinds[int(torch.randint(len(kinds), (1,), generator=generator))]
+        optimisers = (self.how.lora_optimisers if kind == "lora" else ()) or self.how.optimisers
+        optimiser = optimisers[int(torch.randint(len(optimisers), (1,), generator=generator))]
         low, high = (math.log(r) for r in (self.how.full_rates if kind == "full" else self.how.lora_rates))
         return Drawn(kind, optimiser, math.exp(low + (high - low) * float(torch.rand(1, generator=generator))))
 
@@ -188,16 +203,16 @@ class SimulatedAttack:
         updater.load_state(attack.state)
 
     def state(self) -> dict[str, Any]:
-        """The attack that may go on, for a checkpoint."""
-        if self.last is None:
-            return {}
-        return {name: whole_tree(getattr(self.last, name)) for name in Drawn.__dataclass_fields__}
+        """The attacks that may go on, for a checkpoint."""
+        names = Drawn.__dataclass_fields__
+        last = {kind: {name: whole_tree(getattr(drawn, name)) for name in names} for kind, drawn in self.last.items()}
+        return {"turn": self.turn, "last": last}
 
     def load_state(self, state: dict[str, Any], weights: dict[str, nn.Parameter]) -> None:
-        """Takes it up."""
-        self.last = Drawn(**state) if state else None
-        if self.last and self.last.kind == "full":
-            self.last.change[: len(weights)] = [share_like(c, p) for c, p in zip(self.last.change, weights.values(), strict=False)]
+        """Takes them up."""
+        self.turn, self.last = state["turn"], {kind: Drawn(**drawn) for kind, drawn in state["last"].items()}
+        if full := self.last.get("full"):
+            full.change[: len(weights)] = [share_like(c, p) for c, p in zip(full.change, weights.values(), strict=False)]
 
     @contextmanager
     def _text(self) -> Iterator[list[nn.Parameter]]:
@@ -243,10 +258,10 @@ class AttackingMethod(Method):
     attack: SimulatedAttack
 
     def extra_state(self) -> dict[str, Any]:
-        """The attack that may go on, beside what else there is."""
+        """The attacks that may go on, beside what else there is."""
         return {**super().extra_state(), "attack": self.attack.state()}
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
-        """Takes it up."""
+        """Takes them up."""
         super().load_extra_state(state)
         self.attack.load_state(state["attack"], self.weights)

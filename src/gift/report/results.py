@@ -37,6 +37,8 @@ WITHOUT_EFFECT = {
     "spare": 0.0,
     "text_encoder": 0.0,
     "replay": 0.0,
+    "lora_optimisers": [],
+    "attacked_share": 1.0,
 }
 """Of options that records of an earlier version do not know, the value at which a method is as it was then."""
 
