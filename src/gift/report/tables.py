@@ -103,12 +103,13 @@ def _heads(summary: Summary) -> list[str]:
 
 
 def _conclusive(summary: Summary, method: str) -> dict[str, Any] | None:
-    """A method's first conclusive group: what was measured before any attack is the same in all."""
-    return next((group for group in summary["groups"] if group["method"] == method and group["conclusive"]), None)
+    """A method's conclusive group of the most cells: what was measured before any attack is the same in all that have the same."""
+    found = [group for group in summary["groups"] if group["method"] == method and group["conclusive"]]
+    return max(found, key=lambda group: group["cells"], default=None)
 
 
 def _prices(summary: Summary, method: str) -> list[str]:
-    """What `_heads` names; the same before any attack, so of the first conclusive one's cells."""
+    """What `_heads` names; the same before any attack, so of the cells of one that is conclusive."""
     heads = _heads(summary)
     first = _conclusive(summary, method)
     if first is None:
