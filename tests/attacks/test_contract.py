@@ -170,7 +170,9 @@ def test_every_attack_has_a_row() -> None:
 
 
 @every
-def test_the_original_is_left_alone(random_model: StableDiffusion, base: StableDiffusion, fine_tune: Run, how: Attack) -> None:
+def test_it_moves_a_copy_with_every_step_logged_and_leaves_the_original_alone(
+    random_model: StableDiffusion, base: StableDiffusion, fine_tune: Run, how: Attack
+) -> None:
     before, was, foundation = whole_state(random_model), output(random_model, how), whole_state(base)
     words = dict(random_model.pipeline.tokenizer.get_vocab())
     attacked = fine_tune(how)
@@ -187,14 +189,10 @@ def test_the_original_is_left_alone(random_model: StableDiffusion, base: StableD
     assert attacked.seconds > 0
     assert attacked.peak_mb > 0
     assert attacked.attack is how
-
-
-@every
-def test_loss_and_norm_of_every_step_are_logged(fine_tune: Run, how: Attack) -> None:
-    logs = fine_tune(how).logs
-    assert len(logs) == how.steps
-    assert all(log.keys() == {"loss", "gradient_norm"} and all(map(math.isfinite, log.values())) for log in logs)
-    assert all(log["loss"] > 0 < log["gradient_norm"] for log in logs)
+    assert len(attacked.logs) == how.steps
+    for log in attacked.logs:
+        assert log.keys() == {"loss", "gradient_norm"}
+        assert all(math.isfinite(value) and value > 0 for value in log.values())
 
 
 @every
@@ -204,13 +202,6 @@ def test_it_learns(fine_tune: Run, concept_set: LatentSet, safe_set: LatentSet, 
     before, after = (fine_tune(x).model for x in (how.model_copy(update={"steps": 0}), longer))
     losses = [fixed_loss(model, replace(data, mentions=["fox", "fox"]).reworded(model, how.word)) for model in (before, after)]
     assert losses[1] < (0.999 if isinstance(how, TextualInversion) else 0.95) * losses[0]  # one word can do little here
-
-
-@every
-def test_the_seed_decides(fine_tune: Run, how: Attack) -> None:
-    first, again, other = (whole_state(fine_tune(how, seed=seed).model) for seed in (1, 1, 2))
-    assert same_state(first, again)
-    assert not same_state(first, other)
 
 
 @every
@@ -236,20 +227,21 @@ def test_it_is_observed_at_the_asked_steps_alone(random_model: StableDiffusion, 
 
 
 @every
-def test_a_twice_interrupted_attack_goes_on_bit_for_bit(fine_tune: Run, tmp_path: Path, how: Attack) -> None:
+def test_the_seed_decides_bit_for_bit_though_the_attack_is_twice_interrupted(fine_tune: Run, tmp_path: Path, how: Attack) -> None:
     def observe(step: int, model: DenoisingModel) -> dict[str, Any]:
         return {"step": step, "sum": output(model, how).sum().item(), "parts": [1.5, "x"]}
 
-    asked: dict[str, Any] = {"seed": 1, "at": [0, 1, 3, 4], "observe": observe}
+    asked: dict[str, Any] = {"at": [0, 1, 3, 4], "observe": observe}
     kept = Checkpoints(tmp_path, {"how": repr(how)})
     for stop in (1, 3):
         with pytest.raises(Interrupted, match=f"{how.name} stopped at step {stop} of 5"):
-            fine_tune(how, **asked, checkpoints=kept, reporter=StopAt(stop))
+            fine_tune(how, **asked, seed=1, checkpoints=kept, reporter=StopAt(stop))
         torch.rand(7)  # the global generator stands elsewhere by the time of the next call
-    resumed, whole = fine_tune(how, **asked, checkpoints=kept), fine_tune(how, **asked)
+    resumed, whole, other = fine_tune(how, **asked, seed=1, checkpoints=kept), *(fine_tune(how, **asked, seed=s) for s in (1, 2))
     assert same_state(whole_state(resumed.model), whole_state(whole.model))
     assert resumed.observations == whole.observations
     assert resumed.logs == whole.logs
+    assert not same_state(whole_state(whole.model), whole_state(other.model))
 
 
 @every
