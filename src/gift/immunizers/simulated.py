@@ -67,7 +67,8 @@ class Attacker(BaseModel):
         default=0.0,
         ge=0,
         lt=1,
-        description="how likely an attack goes on where the last of its kind stopped; kinds then take turns (off: docs/tuning.md)",
+        description="how likely an attack goes on where the last of its kind stopped, whose change and optimiser are kept "
+        "(of 'full' up to three times the weights that move); kinds then take turns (off: docs/tuning.md)",
     )
 
     @property
