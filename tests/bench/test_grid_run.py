@@ -235,7 +235,11 @@ def test_a_ray_cluster_of_two_workers_gives_what_one_process_gives(make: Make, t
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_cell_that_breaks_down_is_recorded_and_the_rest_goes_on(make: Make, tmp_path: Path, jobs: int) -> None:
     grid = make(
-        methods=["esd", {"chain": "esd+ascent", "name": "wild", "options": {"ascent": {"rate": 1e30, "steps": 3}}}, "esd+imma"]
+        methods=[
+            "esd",
+            {"chain": "esd+ascent", "name": "wild", "options": {"ascent": {"rate": 1e30, "steps": 3, "batch_size": 2}}},
+            "esd+imma",
+        ]
     )
     workers: Callable[[], Workers] | None = (lambda: Processes(tmp_path, 2, threads=1)) if jobs == 2 else None
     outcome = run_grid(grid, tmp_path, workers)
