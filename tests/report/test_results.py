@@ -97,14 +97,19 @@ def test_the_overall_table_puts_resistance_beside_its_price(tmp_path: Path, grid
         assert found[method][:attacks] == shares
 
 
-def test_a_price_is_of_all_cells_though_the_first_attack_was_run_in_one_alone(tmp_path: Path, grid_folder: Path) -> None:
+@pytest.mark.parametrize("others", ["not run", "inconclusive"])
+def test_a_price_is_of_all_cells_though_the_first_attack_counts_in_one_alone(
+    tmp_path: Path, grid_folder: Path, others: str
+) -> None:
     page = page_of(tmp_path, grid_folder, "price")
     kept = tmp_path / "results" / "made" / "records.jsonl"
     rows = [row for row in map(json.loads, kept.read_text().splitlines()) if row["method"] == "esd" and row["attack"] == "lora"]
     assert len(rows) > 1
     for at, row in enumerate(rows):
         row["price"]["fid"] = 10.0 * (at + 1)
-    kept.write_text("".join(json.dumps(row) + "\n" for row in [{**rows[0], "attack": "first"}, *rows]))
+    first = [{**rows[0], "attack": "first"}, *({**row, "attack": "first", "status": others} for row in rows[1:])]
+    told = [row for row in first if row["status"] != "not run"] + rows
+    kept.write_text("".join(json.dumps(row) + "\n" for row in told))
     found = rows_of(made(page))
     assert float(found["esd"][found["method"].index("FID")]) == pytest.approx(5.0 * (len(rows) + 1), abs=0.051)
 

@@ -157,7 +157,7 @@ class SimulatedAttack:
             yield 0
             return
         kinds = (self.how.kinds[self.turn % len(self.how.kinds)],) if self.how.replay else self.how.kinds
-        left = self.last[kinds[0]] if self.how.replay and kinds[0] in self.last and chance(self.how.replay) else None
+        left = self.last[kinds[0]] if kinds[0] in self.last and chance(self.how.replay) else None
         attack = left or self._draw(kinds, generator)
         steps = 1 + int(torch.randint(self.how.steps, (1,), generator=generator))
         data = self.task.safe if chance(self.how.harmless) else self.task.concept

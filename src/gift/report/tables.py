@@ -103,30 +103,30 @@ def _heads(summary: Summary) -> list[str]:
 
 
 def _conclusive(summary: Summary, method: str) -> dict[str, Any] | None:
-    """A method's conclusive group of the most cells: what was measured before any attack is the same in all that have the same."""
+    """A method's group of the most cells that count: what was measured before any attack is the same in all that have the same."""
     found = [group for group in summary["groups"] if group["method"] == method and group["conclusive"]]
-    return max(found, key=lambda group: group["cells"], default=None)
+    return max(found, key=lambda group: group["statuses"]["ok"], default=None)
 
 
 def _prices(summary: Summary, method: str) -> list[str]:
-    """What `_heads` names; the same before any attack, so of the cells of one that is conclusive."""
+    """What `_heads` names; the same before any attack, so of the attack that counts in most cells."""
     heads = _heads(summary)
-    first = _conclusive(summary, method)
-    if first is None:
+    group = _conclusive(summary, method)
+    if group is None:
         return ["–"] * len(heads)
     real = "–"
-    if far := _far(first):
+    if far := _far(group):
         further = round(far[0] - far[1], 1)
         real = f"{number(far[0], 1)} ({'+' if further > 0 else ''}{number(further, 1)})"
-    shares = [share for where in PLACES if (share := mean_in(first, f"adaptability {where}")) is not None]
+    shares = [share for where in PLACES if (share := mean_in(group, f"adaptability {where}")) is not None]
     return [
-        number(mean_in(first, "score_before")),
-        _with_interval(first["means"]["safe_accuracy"], number),
-        number(mean_in(first, "fid"), 1),
+        number(mean_in(group, "score_before")),
+        _with_interval(group["means"]["safe_accuracy"], number),
+        number(mean_in(group, "fid"), 1),
         *([real] if REAL in heads else []),
-        number(mean_in(first, "neighbours")),
+        number(mean_in(group, "neighbours")),
         percent(mean(shares)) if shares else "–",
-        f"{first['costs']['defence']['seconds']:.0f} s",
+        f"{group['costs']['defence']['seconds']:.0f} s",
     ]
 
 
@@ -149,8 +149,8 @@ def taught(summary: Summary) -> str:
 
     rows = {}
     for method, told in _labels(summary).items():
-        first = _conclusive(summary, method)
-        rows[told] = cells(first) if first else ["–"] * 2 * len(PLACES)
+        group = _conclusive(summary, method)
+        rows[told] = cells(group) if group else ["–"] * 2 * len(PLACES)
     heads = [f"{what} {where}" for where in PLACES for what in ("taught", "left after")]
     kept = [i for i in range(len(heads)) if any(row[i] != "–" for row in rows.values())]
     return table(["method", *(heads[i] for i in kept)], [[told, *(row[i] for i in kept)] for told, row in rows.items()])
