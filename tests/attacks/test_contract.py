@@ -45,7 +45,7 @@ from gift.training.checkpoint import Checkpoints
 from gift.training.updates import LARGEST_RATE, Updater
 from tests.conftest import State, StopAt, fixed_loss, moved, picture_set, same_state, state_of
 
-RATES: dict[Attack, float] = {  # rows, each with a rate at which forty steps teach the random model something
+RATES: dict[Attack, float] = {  # rows, each with a rate at which twenty steps teach the random model something
     Lora(steps=5, batch_size=2): 2e-2,
     Lora(steps=5, batch_size=2, rank=2, schedule="cosine", warmup=2): 1e-1,
     Lora(steps=5, batch_size=2, optimiser="adafactor"): 2e-2,
@@ -53,8 +53,8 @@ RATES: dict[Attack, float] = {  # rows, each with a rate at which forty steps te
     Lora(steps=5, batch_size=2, adapter="dora"): 2e-2,
     Lora(steps=5, batch_size=2, adapter="dora", text_encoder=True): 2e-2,
     Lora(steps=5, batch_size=2, adapter="loha"): 5e-2,
-    Lora(steps=5, batch_size=2, adapter="lokr", rank=2): 2e-2,
-    Lora(steps=5, batch_size=2, adapter="lokr", text_encoder=True): 2e-2,
+    Lora(steps=5, batch_size=2, adapter="lokr", rank=2): 4e-2,
+    Lora(steps=5, batch_size=2, adapter="lokr", text_encoder=True): 4e-2,
     Lora(steps=5, batch_size=2, share=0.5): 2e-2,
     Full(steps=5, batch_size=2): 3e-3,
     Full(steps=5, batch_size=2, train="cross-attention", schedule="linear"): 3e-2,
@@ -73,7 +73,7 @@ RATES: dict[Attack, float] = {  # rows, each with a rate at which forty steps te
     HarmlessFirst(steps=5, batch_size=2, harmless_steps=2): 2e-2,
     HarmlessFirst(steps=5, batch_size=2, harmless_steps=1, share=0): 2e-2,
     Relative(steps=5, batch_size=2): 3e-2,
-    Relative(steps=5, batch_size=2, train="cross-attention", text_encoder=True, optimiser="adam"): 3e-2,
+    Relative(steps=5, batch_size=2, train="cross-attention", text_encoder=True, optimiser="adam"): 1e-1,
     Reinit(steps=5, batch_size=2): 3e-3,
     Reinit(steps=5, batch_size=2, fresh="attention", train="cross-attention"): 3e-2,
     TowardBase(steps=5, batch_size=2): 3e-3,
@@ -173,6 +173,7 @@ def test_every_attack_has_a_row() -> None:
 def test_it_moves_a_copy_with_every_step_logged_and_leaves_the_original_alone(
     random_model: StableDiffusion, base: StableDiffusion, fine_tune: Run, how: Attack
 ) -> None:
+    """It is observed at the asked steps alone, too, and looking changes nothing."""
     before, was, foundation = whole_state(random_model), output(random_model, how), whole_state(base)
     words = dict(random_model.pipeline.tokenizer.get_vocab())
     attacked = fine_tune(how)
@@ -194,10 +195,21 @@ def test_it_moves_a_copy_with_every_step_logged_and_leaves_the_original_alone(
         assert log.keys() == {"loss", "gradient_norm"}
         assert all(math.isfinite(value) and value > 0 for value in log.values())
 
+    def observe(step: int, model: DenoisingModel) -> tuple[float, float]:
+        return output(model).sum().item(), output(model, how).sum().item()
+
+    looked_at = fine_tune(how, at=[0, 3, 5, 99], observe=observe)
+    assert [step for step, _ in looked_at.observations] == [0, 3, 5]
+    plain, own = ([value[i] for _, value in looked_at.observations] for i in (0, 1))
+    assert plain[0] == output(random_model).sum().item()
+    assert own[2] == output(looked_at.model, how).sum().item()
+    assert len(set(own)) == 3
+    assert same_state(whole_state(looked_at.model), whole_state(attacked.model))
+
 
 @every
 def test_it_learns(fine_tune: Run, concept_set: LatentSet, safe_set: LatentSet, how: Attack) -> None:
-    longer = how.model_copy(update={"steps": 40, "rate": RATES[how], "batch_size": 4})
+    longer = how.model_copy(update={"steps": 20, "rate": RATES[how], "batch_size": 4})
     data = concept_set if how.share else safe_set
     before, after = (fine_tune(x).model for x in (how.model_copy(update={"steps": 0}), longer))
     losses = [fixed_loss(model, replace(data, mentions=["fox", "fox"]).reworded(model, how.word)) for model in (before, after)]
@@ -210,20 +222,6 @@ def test_zero_steps_change_no_output(random_model: StableDiffusion, fine_tune: R
     assert torch.equal(output(attacked.model), output(random_model))
     assert [(step, value[0]) for step, value in attacked.observations] == [(0, 0)]
     assert torch.equal(attacked.observations[0][1][1], output(random_model))
-
-
-@every
-def test_it_is_observed_at_the_asked_steps_alone(random_model: StableDiffusion, fine_tune: Run, how: Attack) -> None:
-    def observe(step: int, model: DenoisingModel) -> tuple[float, float]:
-        return output(model).sum().item(), output(model, how).sum().item()
-
-    attacked = fine_tune(how, at=[0, 3, 5, 99], observe=observe)
-    assert [step for step, _ in attacked.observations] == [0, 3, 5]
-    plain, own = ([value[i] for _, value in attacked.observations] for i in (0, 1))
-    assert plain[0] == output(random_model).sum().item()
-    assert own[2] == output(attacked.model, how).sum().item()
-    assert len(set(own)) == 3
-    assert same_state(whole_state(attacked.model), whole_state(fine_tune(how).model))  # looking changes nothing
 
 
 @every

@@ -131,23 +131,25 @@ def test_a_known_score_of_other_prompts_is_not_taken(random_model: StableDiffusi
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-@pytest.mark.parametrize("at", [3, 7, 11])
 def test_an_interrupted_trial_goes_on_to_the_same_curve(
-    attack: str, at: int, random_model: StableDiffusion, concept_set: LatentSet, safe_set: LatentSet, tmp_path: Path
+    attack: str, random_model: StableDiffusion, concept_set: LatentSet, safe_set: LatentSet, tmp_path: Path
 ) -> None:
     how = make_attack(attack, {"steps": 12, "batch_size": 2})
     extras: dict[str, Any] = {"harmless": safe_set, "base": random_model}
     unbroken = attack_and_score(random_model, how, concept_set, ASKS, brightness, seed=3, **extras)
-    kept = Checkpoints(tmp_path, {"attack": repr(how)}, every=2)
-    with pytest.raises(Interrupted):
-        attack_and_score(random_model, how, concept_set, ASKS, brightness, seed=3, checkpoints=kept, reporter=Stop(at), **extras)
-    assert kept.latest() is not None
-    resumed = attack_and_score(random_model, how, concept_set, ASKS, brightness, seed=3, checkpoints=kept, **extras)
-    assert resumed.curve == unbroken.curve
-    assert resumed.attacked.logs == unbroken.attacked.logs
-    for step, seen in unbroken.seen.items():
-        assert torch.equal(seen.images, resumed.seen[step].images)
-        assert seen.scores == resumed.seen[step].scores
+    for at in (3, 7, 11):
+        kept = Checkpoints(tmp_path / str(at), {"attack": repr(how)}, every=2)
+        with pytest.raises(Interrupted):
+            attack_and_score(
+                random_model, how, concept_set, ASKS, brightness, seed=3, checkpoints=kept, reporter=Stop(at), **extras
+            )
+        assert kept.latest() is not None
+        resumed = attack_and_score(random_model, how, concept_set, ASKS, brightness, seed=3, checkpoints=kept, **extras)
+        assert resumed.curve == unbroken.curve, at
+        assert resumed.attacked.logs == unbroken.attacked.logs, at
+        for step, seen in unbroken.seen.items():
+            assert torch.equal(seen.images, resumed.seen[step].images), at
+            assert seen.scores == resumed.seen[step].scores, at
 
 
 def test_where_memory_gives_out_pictures_are_drawn_one_by_one(random_model: StableDiffusion, concept_set: LatentSet) -> None:
