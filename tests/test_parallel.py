@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from gift.cli.main import app
-from gift.parallel import average_gradients, launched, mean_over_all, share
+from gift.launch import launched
+from gift.parallel import average_gradients, mean_over_all, share
 
 TOLERANCE = 1e-4
 """Relative; sums over other shares round differently, and Adam's first steps enlarge that."""

@@ -18,7 +18,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from gift.errors import GiftError, shown
-from gift.parallel import is_main
+from gift.launch import is_main
 
 LOCK = ".gift-lock"
 LEFT = re.compile(r"\.(?P<name>.+)-(?P<what>part|old)-(?P<mark>[a-z0-9_]{8})", re.DOTALL)

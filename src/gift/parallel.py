@@ -6,7 +6,6 @@ number of processes. The first one alone writes files and speaks.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 
 import torch
@@ -15,21 +14,6 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from gift.errors import GiftError
-
-
-def launched() -> int:
-    """How many processes were launched together; 1 by itself."""
-    return int(os.environ.get("WORLD_SIZE") or 1)
-
-
-def flagged(variable: str) -> bool:
-    """Whether a launcher's environment says yes to something."""
-    return os.environ.get(variable, "").lower() in {"1", "true", "yes"}
-
-
-def is_main() -> bool:
-    """Whether this is the process that writes and speaks."""
-    return launched() == 1 or int(os.environ.get("RANK") or 0) == 0
 
 
 def _together() -> bool:

@@ -15,8 +15,8 @@ from torch import nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from gift.errors import GiftError
+from gift.launch import flagged, launched
 from gift.models import DenoisingModel
-from gift.parallel import flagged, launched
 
 
 def wanted() -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -100,6 +102,14 @@ def test_help_shows_an_example(verb: str) -> None:
     done = CliRunner().invoke(app, [verb, "--help"])
     assert done.exit_code == 0
     assert f"gift {verb}" in " ".join(done.output.split())
+
+
+def test_help_comes_without_loading_torch() -> None:
+    told = (
+        "import sys; from gift.cli.main import app; app(['bench', '--help'], standalone_mode=False); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
 
 
 @pytest.mark.parametrize("arguments", [["demo", "--seed", "-1"], ["nonsense"], ["list", "nonsense"]])

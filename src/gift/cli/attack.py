@@ -118,8 +118,8 @@ def attack(
     from gift.bench.worst import STUDY
     from gift.cli.configs import AttackConfig
     from gift.cli.searching import search_attack
+    from gift.launch import launched
     from gift.models import load
-    from gift.parallel import launched
     from gift.settings import make_attack, validated
     from gift.training.checkpoint import clear_below
     from gift.training.progress import Live

@@ -22,7 +22,7 @@ from gift.bench.config import LARGEST_SEED, MOST
 from gift.config_file import read_yaml
 from gift.errors import GiftError, OtherSettings, of_disk, shown
 from gift.files import write_text
-from gift.parallel import is_main, launched, leave
+from gift.launch import is_main, launched
 
 if TYPE_CHECKING:
     from gift.models import DenoisingModel
@@ -125,7 +125,10 @@ def reporting(verb: Callable[P, None]) -> Callable[P, None]:
                 raise GiftError(f"gift {verb.__name__} is for one process; several can run: gift {', gift '.join(TOGETHER)}")
             with terminable():
                 verb(*args, **kwargs)
-            leave()
+            if launched() > 1:
+                from gift.parallel import leave
+
+                leave()
         except GiftError as error:
             raise told(error) from None
         except OSError as error:

@@ -17,12 +17,12 @@ from diffusers.loaders import TextualInversionLoaderMixin
 
 from gift.errors import GiftError, NonFiniteError
 from gift.files import whole_folder, write_json
+from gift.launch import is_main
 from gift.models.base import Cond, DenoisingModel, Noised
 from gift.models.objectives import objective_of
 from gift.models.parameters import GROUPS, SEPARATE, Groups, not_finite
 from gift.models.patches import unpacked
 from gift.models.sampling import NAME as SAMPLING
-from gift.parallel import is_main
 from gift.pixels import as_bytes, as_float
 
 PLAIN_SIDE = 256

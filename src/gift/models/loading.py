@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from gift.errors import GiftError, NonFiniteError
 from gift.files import need_utf8
+from gift.launch import flagged, launched
 from gift.models.base import DenoisingModel
 from gift.models.flux import Flux
 from gift.models.hub import INDEX, explained, parse_hub_id
@@ -26,7 +27,6 @@ from gift.models.sampling import Sampling, read_sampling
 from gift.models.sd import StableDiffusion
 from gift.models.sd3 import StableDiffusion3
 from gift.models.sdxl import StableDiffusionXL
-from gift.parallel import flagged, launched
 
 TINY = Path(__file__).resolve().parents[1] / "assets" / "tiny"
 FAMILIES: dict[str, type[LatentDiffusion]] = {

@@ -18,7 +18,7 @@ from safetensors.torch import save as save_tensors
 
 from gift.errors import OtherSettings
 from gift.files import remove_folder, sweep, whole_folder
-from gift.parallel import is_main
+from gift.launch import is_main
 
 NAME = re.compile(r"^step-(\d{8})$")
 MARKER = "complete.json"

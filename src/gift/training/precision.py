@@ -11,9 +11,9 @@ from accelerate import Accelerator
 from pydantic import BaseModel, ConfigDict, Field
 
 from gift.errors import GiftError
+from gift.launch import flagged
 from gift.models import DenoisingModel
 from gift.models.loading import HELD
-from gift.parallel import flagged
 
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES: dict[str, torch.dtype] = {"no": torch.float32, **HELD, "fp16": torch.float16}
