@@ -23,13 +23,14 @@ def test_load_immunize_save_attack(tmp_path: Path) -> None:
         method="gift",
         steps=2,
         settle_steps=1,
-        attacker={"steps": 2},
+        batch_size=2,
+        attacker={"steps": 2, "batch_size": 2},
         concept_pictures=8,
         safe_pictures=8,
     )
     folder = immune.save(tmp_path / "out")
     StableDiffusionPipeline.from_pretrained(folder)
-    curve = gift.attack(immune, concept="mushroom", attack="lora", steps=3, evaluation_pictures=4, pictures=8)
+    curve = gift.attack(immune, concept="mushroom", attack="lora", steps=3, batch_size=2, evaluation_pictures=4, pictures=8)
     assert [step for step, _ in curve] == [0, 3]
     assert all(0 <= score <= 1 for _, score in curve)
     assert (curve.save(tmp_path / "lora") / "pytorch_lora_weights.safetensors").exists()
