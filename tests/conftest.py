@@ -30,7 +30,7 @@ from gift.training.progress import Silent
 
 
 def pytest_collection_finish() -> None:
-    """What is imported by now stays: a full search for garbage went through it each time, a twelfth of what the tests took."""
+    """What is imported by now stays: a search for garbage went through it, a twelfth of the immunizers' contract's time."""
     gc.collect()
     gc.freeze()
 

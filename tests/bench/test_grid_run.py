@@ -241,7 +241,8 @@ def test_a_ray_cluster_of_two_workers_gives_what_one_process_gives(make: Make, t
     assert measured(outcome) == whole
 
 
-def test_a_cell_that_breaks_down_is_recorded_and_the_rest_goes_on(make: Make, tmp_path: Path) -> None:
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_cell_that_breaks_down_is_recorded_and_the_rest_goes_on(make: Make, tmp_path: Path, jobs: int) -> None:
     grid = make(
         methods=[
             "esd",
@@ -249,7 +250,8 @@ def test_a_cell_that_breaks_down_is_recorded_and_the_rest_goes_on(make: Make, tm
             "esd+imma",
         ]
     )
-    outcome = run_grid(grid, tmp_path, lambda: Processes(tmp_path, 2, threads=1))
+    workers: Callable[[], Workers] | None = (lambda: Processes(tmp_path, 2, threads=1)) if jobs == 2 else None
+    outcome = run_grid(grid, tmp_path, workers)
     states = {row["method"]: row["status"] for row in outcome.rows}
     assert states == {"esd": "ok", "wild": "failed", "esd+imma": "ok"}
     (broken,) = outcome.failed
@@ -313,10 +315,10 @@ def test_a_killed_process_leaves_a_grid_that_goes_on_to_the_same_records(
     """SIGKILL while there are both finished pieces and a checkpoint to go on from: nobody can tidy up."""
     grid, unbroken = longer
     (tmp_path / "grid.yaml").write_text(yaml.safe_dump(grid.model_dump(mode="json")))
-    command = [sys.executable, "-m", "gift.cli.main", "bench", str(tmp_path / "grid.yaml"), "--threads", "1"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     out = tmp_path / "cut"
-    command += ["--output", str(out), "--jobs"]
+    files = [str(tmp_path / "grid.yaml"), "--output", str(out)]
+    command = [sys.executable, "-m", "gift.cli.main", "bench", *files, "--threads", "1", "--jobs"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([*command, "2"], stderr=subprocess.PIPE, text=True, env=environment)
     deadline = time.monotonic() + 240
     while not (list(out.glob("pieces/defence-*")) and list(out.glob("work/*/step-*50"))):  # of the attack: ESD has two steps

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import io
 import math
 import os
@@ -99,11 +98,9 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.formatwarning = lambda message, *_, **__: f"warning: {' '.join(str(message).split())}\n"
-    gc.disable()  # importing makes half a million objects and no garbage; looking for some took an eighth of a verb's start
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
-    gc.enable()
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
 
