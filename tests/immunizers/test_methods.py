@@ -118,14 +118,22 @@ def test_gift_settles_at_a_falling_rate(task: Task) -> None:
     assert logged == [{"safe", "concept", "objective"}] * 2 + [{"safe"}] * 4
 
 
-def test_both_rates_fall_in_the_last_rounds(task: Task) -> None:
-    method = Gift.plain(steps=6, falling_share=0.5, safe_steps=2, batch_size=1, safe_rate=1e-3, immunize_rate=2e-3).begin(task)
+@pytest.mark.parametrize(
+    ("falling", "fading", "safe", "immunize"),
+    [
+        (0.5, 0.0, [1, 1, 1, 1, 0.75, 0.25], [1, 1, 1, 1, 0.75, 0.25]),
+        (0.0, 0.5, [1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0.75, 0.25]),
+        (0.5, 1.0, [1, 1, 1, 1, 0.75, 0.25], [1, 0.9330, 0.75, 0.5, 0.1875, 0.01675]),
+    ],
+)
+def test_rates_fall_in_the_last_rounds(task: Task, falling: float, fading: float, safe: list[float], immunize: list[float]) -> None:
+    plain = Gift.plain(steps=6, safe_steps=2, batch_size=1, safe_rate=1e-3, immunize_rate=2e-3)
+    method = plain.model_copy(update={"falling_share": falling, "fading_share": fading}).begin(task)
     rates = []
     for i in range(6):
         method.step(i, step_generator(0, i))
         rates.append([method.updaters[name].optimiser.param_groups[0]["lr"] for name in ("safe", "immunize")])
-    factors = [1, 1, 1, 1, 0.75, 0.25]
-    assert rates == [pytest.approx([1e-3 * factor, 2e-3 * factor]) for factor in factors]
+    assert rates == [pytest.approx([1e-3 * s, 2e-3 * i], rel=1e-3) for s, i in zip(safe, immunize, strict=True)]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])

@@ -45,6 +45,9 @@ class Gift(SafeOptions, ConceptTerms, Immunizer):
     falling_share: float = Field(
         default=0.0, ge=0, le=1, description="share of the rounds, the last ones, in which both rates fall to zero (choice)"
     )
+    fading_share: float = Field(
+        default=0.0, ge=0, le=1, description="share of the rounds, the last ones, in which the immunizing rate alone falls (choice)"
+    )
     immunize_optimiser: OptimiserName = Field(default="adamw", description="turns the immunizing gradient into a step (choice)")
     project: bool = Field(default=True, description="G: take out the component that would raise the safe loss (choice)")
     project_on: Direction = Field(
@@ -124,8 +127,7 @@ class GiftRun(AttackingMethod):
         if index >= how.steps:
             batch = how.steps * how.safe_steps + index - how.steps
             return {"safe": self.keep(batch, generator, scheduled("cosine", index - how.steps, how.settle_steps, 0))}
-        falling = round(how.steps * how.falling_share)
-        factor = scheduled("cosine", max(0, index - how.steps + falling), max(1, falling), 0)
+        factor = falls(index, how.steps, how.falling_share)
         safe = [self.keep(index * how.safe_steps + k, generator, factor) for k in range(how.safe_steps)][-1]
         held = self.safe_direction() if self.watches_safe else []
         for parameter in self.weights.values():
@@ -136,7 +138,8 @@ class GiftRun(AttackingMethod):
             updater.gradients(objective)
         if self.watches_safe:
             self.change_gradients(held)
-        updater.apply(factor, sparing(updater.parameters, self.updaters["safe"].optimiser, how.spare) if how.spare else None)
+        spared = sparing(updater.parameters, self.updaters["safe"].optimiser, how.spare) if how.spare else None
+        updater.apply(factor * falls(index, how.steps, how.fading_share), spared)
         return {"safe": safe, "concept": loss.item(), "objective": objective.item()}
 
     def keep(self, batch: int, generator: torch.Generator, factor: float) -> float:
@@ -179,3 +182,9 @@ class GiftRun(AttackingMethod):
         """Takes it up."""
         super().load_extra_state(state)
         self.concept_loss.load_state(state)
+
+
+def falls(step: int, steps: int, share: float) -> float:
+    """The factor on a rate that falls to zero, by a cosine, in the last `share` of `steps`; 1 before that."""
+    falling = round(steps * share)
+    return scheduled("cosine", max(0, step - steps + falling), max(1, falling), 0)

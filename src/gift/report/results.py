@@ -34,6 +34,7 @@ WITHOUT_EFFECT = {
     "varied_concept": 0.0,
     "other_words": 0.0,
     "falling_share": 0.0,
+    "fading_share": 0.0,
     "spare": 0.0,
     "text_encoder": 0.0,
     "replay": 0.0,
