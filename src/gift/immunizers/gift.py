@@ -46,7 +46,10 @@ class Gift(SafeOptions, ConceptTerms, Immunizer):
         default=0.0, ge=0, le=1, description="share of the rounds, the last ones, in which both rates fall to zero (choice)"
     )
     fading_share: float = Field(
-        default=0.0, ge=0, le=1, description="share of the rounds, the last ones, in which the immunizing rate alone falls (choice)"
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of the rounds, the last ones, in which the immunizing rate alone falls to zero (choice)",
     )
     immunize_optimiser: OptimiserName = Field(default="adamw", description="turns the immunizing gradient into a step (choice)")
     project: bool = Field(default=True, description="G: take out the component that would raise the safe loss (choice)")
