@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import wrap
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -38,13 +39,15 @@ def panel(axes: Axes, settings: Sequence[Setting]) -> None:
         shown = axes.scatter(s.fid, s.reduction, s=size, marker=marker, color=colour, linewidths=0)
         shown.set(alpha=1 if told else 0.45, zorder=3 if ours else 2)
         if s in best:
-            free = max(s.reduction + span / 60, free + span / 24)
-            axes.text(s.fid - 0.8, free, label(s), fontsize=7, horizontalalignment="right")
+            lines, free = wrap(label(s), 20), max(s.reduction + span / 60, free)
+            axes.text(s.fid - 0.8, free, "\n".join(lines), fontsize=7, horizontalalignment="right", verticalalignment="bottom")
+            free += len(lines) * span / 24
         elif told:
             axes.text(s.fid + 0.8, s.reduction - span / 40, label(s), fontsize=7)
     axes.axhline(0, color="#7d8590", linewidth=0.6, linestyle=":")
     most = max(s.fid for s in settings)
     axes.set(xlabel="FID (price)", xlim=(-0.2 * most, 1.25 * most))
+    axes.set_ylim(top=max(axes.get_ylim()[1], free))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
