@@ -28,6 +28,7 @@ from gift.models import DenoisingModel, load
 from gift.training.loop import step_generator
 from gift.training.measure import Meter
 from gift.training.precision import make_accelerator
+from gift.training.updates import make_optimiser
 
 BATCH = 16
 CONTENDERS: dict[str, Immunizer] = {
@@ -97,6 +98,16 @@ def caching(model: DenoisingModel, rounds: int) -> float:
     return statistics.median(times["uncached"]) / statistics.median(times["cached"])
 
 
+def adafactor(model: DenoisingModel, rounds: int) -> float:
+    """Seconds of PyTorch's Adafactor on the denoiser's weights, over those of the one that is used here."""
+    weights = list(model.copy().denoiser.requires_grad_(True).parameters())
+    for weight in weights:
+        weight.grad = torch.randn_like(weight)
+    theirs, ours = torch.optim.Adafactor(weights, lr=1e-6, eps=(None, 1.0)), make_optimiser("adafactor", weights, 1e-6, 0.0)
+    times = [(seconds(lambda _: theirs.step(), i), seconds(lambda _: ours.step(), i)) for i in range(rounds)]
+    return statistics.median(each[0] for each in times) / statistics.median(each[1] for each in times)
+
+
 def peak_mb(name: str, steps: int = 4) -> float:
     """Peak resident memory of a fresh process that takes a few steps of one contender."""
     done = subprocess.run(
@@ -139,6 +150,7 @@ def main() -> None:
         print(f"{name + ' step / plain step':<43} {times[name] / times['plain']:.2f}")
     print(f"{'gift step / imma step':<43} {times['gift'] / times['imma']:.2f}")
     print(f"{'uncached step / cached step':<43} {caching(model, given.rounds):.2f}")
+    print(f"{'adafactor of PyTorch / of gift':<43} {adafactor(model, given.rounds):.2f}")
     plain = peak_mb("plain")
     print(f"plain fine-tuning peak memory               {plain:.0f} MB")
     for name in CONTENDERS:

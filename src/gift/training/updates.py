@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import import_module
 from typing import Annotated, Any, Literal, cast
 
@@ -14,6 +14,7 @@ from torch import nn
 from gift.errors import GiftError, NonFiniteError
 from gift.parallel import average_gradients
 from gift.sharding import share_like, whole
+from gift.training.adafactor import Adafactor
 
 OptimiserName = Literal["adamw", "adam", "sgd", "adafactor", "adamw8bit"]
 ScheduleName = Literal["constant", "cosine", "linear"]
@@ -36,8 +37,8 @@ def make_optimiser(name: OptimiserName, parameters: Sequence[nn.Parameter], rate
     """An optimiser by name, with PyTorch's own defaults for everything else but Adafactor's scale.
 
     PyTorch's Adafactor moves a tensor by `rate * max(eps2, RMS(tensor))` with eps2 = 1e-3: a LoRA factor that starts at zero hardly
-    moves. eps2 = 1 makes the rate absolute, as `scale_parameter=False, relative_step=False` does in transformers' Adafactor, which
-    its documentation advises for fine-tuning at a rate of one's own; the update's clipping (d = 1) stays.
+    moves. Here eps2 is 1, which makes the rate absolute, as `scale_parameter=False, relative_step=False` does in transformers'
+    Adafactor, which its documentation advises for fine-tuning at a rate of one's own; the update's clipping (d = 1) stays.
 
     Raises:
         GiftError: 'adamw8bit' without bitsandbytes.
@@ -47,7 +48,7 @@ def make_optimiser(name: OptimiserName, parameters: Sequence[nn.Parameter], rate
         "adamw": lambda: torch.optim.AdamW(parameters, lr=rate, weight_decay=decay, fused=fused),
         "adam": lambda: torch.optim.Adam(parameters, lr=rate, fused=fused),
         "sgd": lambda: torch.optim.SGD(parameters, lr=rate),
-        "adafactor": lambda: torch.optim.Adafactor(parameters, lr=rate, weight_decay=decay, eps=(None, 1.0)),
+        "adafactor": lambda: Adafactor(parameters, rate, decay),
         "adamw8bit": lambda: _adamw_8bit(parameters, rate, decay),
     }
     return makers[name]()
@@ -160,17 +161,18 @@ class Updater:
 
     @torch.no_grad()
     def _scaled_step(self, scale: Callable[[nn.Parameter], torch.Tensor]) -> None:
-        """The optimiser's step one weight at a time, which holds one old value at a time; gradients are gone after."""
-        gradients = [p.grad for p in self.parameters]
-        for parameter in self.parameters:
+        """The optimiser's step on some weights at a time, which holds the old values of these alone; gradients are gone after."""
+        moving = [(p, p.grad) for p in self.parameters if p.grad is not None]
+        for parameter, _ in moving:
             parameter.grad = None
-        for parameter, gradient in zip(self.parameters, gradients, strict=True):
-            if gradient is None:
-                continue
-            parameter.grad, before = gradient, parameter.detach().clone()
+        for part in parts(moving, max((p.numel() for p, _ in moving), default=0)):
+            before = [p.detach().clone() for p, _ in part]
+            for parameter, gradient in part:
+                parameter.grad = gradient
             self.optimiser.step()
-            parameter.copy_(before + (parameter - before) * scale(parameter))
-            parameter.grad = None
+            for (parameter, _), old in zip(part, before, strict=True):
+                parameter.copy_(old + (parameter - old) * scale(parameter))
+                parameter.grad = None
 
     def descend(self, loss: torch.Tensor, factor: float = 1.0) -> float:
         """`gradients`, then `apply`."""
@@ -191,3 +193,15 @@ class Updater:
         self.optimiser.load_state_dict({"state": kept, "param_groups": state["param_groups"]})
         if self.scaler and "scaler" in state:
             self.scaler.load_state_dict(state["scaler"])
+
+
+def parts(moving: Sequence[tuple[nn.Parameter, Any]], most: int) -> Iterator[list[tuple[nn.Parameter, Any]]]:
+    """Weights with what belongs to each, in order, in parts of at most `most` values together (of one weight where it has more)."""
+    part: list[tuple[nn.Parameter, Any]] = []
+    for pair in moving:
+        if part and sum(p.numel() for p, _ in part) + pair[0].numel() > most:
+            yield part
+            part = []
+        part.append(pair)
+    if part:
+        yield part
