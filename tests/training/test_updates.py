@@ -19,7 +19,16 @@ from torch import nn
 
 from gift.errors import GiftError, NonFiniteError
 from gift.training.checkpoint import flatten, unflatten
-from gift.training.updates import LARGEST_RATE, OptimiserName, ScheduleName, Updater, check_loss, make_optimiser, scheduled
+from gift.training.updates import (
+    LARGEST_RATE,
+    OptimiserName,
+    ScheduleName,
+    Updater,
+    check_loss,
+    make_optimiser,
+    parts,
+    scheduled,
+)
 
 EIGHT_BITS = find_spec("bitsandbytes") is not None
 OPTIMISERS = [name for name in get_args(OptimiserName) if name != "adamw8bit" or EIGHT_BITS]
@@ -263,3 +272,13 @@ def test_a_scaled_step_is_the_plain_one_times_its_factors(accelerator: Accelerat
     other.apply(scale=lambda p: by_weight[id(p)])
     for old, p, q, factor in zip(before, plain, scaled, factors, strict=True):
         torch.testing.assert_close(q.detach() - old, (p.detach() - old) * factor, rtol=1e-3, atol=1e-6)
+
+
+@given(st.lists(st.integers(1, 9), max_size=12), st.integers(1, 12))
+def test_parts_are_in_order_and_no_larger_than_asked_but_for_single_weights(sizes: list[int], most: int) -> None:
+    moving = [(nn.Parameter(torch.zeros(size)), i) for i, size in enumerate(sizes)]
+    found = list(parts(moving, most))
+    assert [i for part in found for _, i in part] == list(range(len(sizes)))
+    held = [sum(p.numel() for p, _ in part) for part in found]
+    assert all(size <= most or len(part) == 1 for size, part in zip(held, found, strict=True))
+    assert all(size + part[0][0].numel() > most for size, part in zip(held, found[1:], strict=False))  # none could have been larger
