@@ -12,7 +12,7 @@ from torch import nn
 EPS = torch.finfo(torch.float32).eps
 DECAY = -0.8
 SHORT = 8
-"""Terms (choice): convolutions have 3 or 1."""
+"""Terms (choice): a convolution's width and height are 3 or 1."""
 
 
 class Adafactor(torch.optim.Optimizer):
@@ -51,7 +51,7 @@ def move(weight: nn.Parameter, gradient: torch.Tensor, state: dict[str, Any], ra
     if not state:
         shape = gradient.shape
         shapes = {"row_var": (*shape[:-1], 1), "col_var": (*shape[:-2], 1, shape[-1])} if factored else {"variance": shape}
-        state.update({"step": torch.tensor(0.0), **{name: gradient.new_zeros(shape) for name, shape in shapes.items()}})
+        state.update({"step": torch.tensor(0.0), **{name: gradient.new_zeros(of) for name, of in shapes.items()}})
     state["step"] += 1
     step = state["step"].item()
     fresh, size = step**DECAY, weight.numel() ** 0.5
@@ -71,7 +71,8 @@ def move(weight: nn.Parameter, gradient: torch.Tensor, state: dict[str, Any], ra
 
 
 def mean_along(values: torch.Tensor, dim: int) -> torch.Tensor:
-    """The mean along a dimension, which stays; term by term where that is short, as reductions are slow there."""
+    """The mean along a dimension, which stays; term by term where a convolution's is short, as reductions are slow there."""
     size = values.size(dim)
-    total = reduce(torch.add, values.unbind(dim)) if size <= SHORT else values.sum(dim)
+    short = values.dim() > 2 and size <= SHORT
+    total = reduce(torch.add, values.unbind(dim)) if short else values.sum(dim)
     return (total / size).unsqueeze(dim)
