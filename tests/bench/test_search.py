@@ -125,6 +125,17 @@ def test_where_no_harmless_pictures_are_none_are_asked_for() -> None:
     assert not any("harmless_steps" in ranges for ranges in space.ranges.values())
 
 
+def test_harmless_pictures_are_mixed_in_where_asked_and_where_there_are_any() -> None:
+    how, asked = make_attack("lora", {"steps": STEPS}), SearchConfig(least_share=0.25)
+    space = Space(asked, how)
+    spread: Any = space.ranges["full"]["share"]
+    assert (spread.low, spread.high) == (0.25, 1.0)
+    assert space.build(space.defaults("lora")) == how
+    assert space.build({**space.defaults("lora"), space.key("lora", "share"): 0.5}).share == 0.5
+    for config in (SearchConfig(), without_harmless(asked)):
+        assert not any("share" in ranges for ranges in Space(config, how).ranges.values())
+
+
 def test_few_steps_leave_room_for_the_concept() -> None:
     spread: Any = Space(SearchConfig(), make_attack("full", {"steps": 7})).ranges["full"]["harmless_steps"]
     assert spread.high == 3

@@ -35,6 +35,13 @@ class SearchConfig(BaseModel):
     longest_harmless: int = Field(
         default=20, ge=0, description="most first steps on harmless pictures alone, up to half of all; 0 where there are none"
     )
+    least_share: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="least share of the concept's pictures in the steps after those, the rest harmless, as an attacker trains who "
+        "wants to keep the rest; None: as each attack has it",
+    )
     pruner: Literal["median", "hyperband", "none"] = Field(default="median", description="stops attacks that fall behind")
     least_safe: float | None = Field(
         default=None,
@@ -59,7 +66,7 @@ class SearchConfig(BaseModel):
 def without_harmless(config: SearchConfig) -> SearchConfig:
     """The same search where there are no harmless pictures to be had."""
     kinds = tuple(name for name in config.kinds_known() if not ATTACKS[name]().needs_harmless)
-    return config.model_copy(update={"kinds": kinds, "longest_harmless": 0})
+    return config.model_copy(update={"kinds": kinds, "longest_harmless": 0, "least_share": None})
 
 
 class Space:
@@ -96,6 +103,9 @@ class Space:
             elif name == "harmless_steps":
                 if most := max(min(config.longest_harmless, how.steps // 2), value):
                     found[name] = IntDistribution(0, most)
+            elif name == "share":
+                if config.least_share is not None:
+                    found[name] = FloatDistribution(min(config.least_share, value), 1.0)
             elif name == "optimiser":
                 found[name] = CategoricalDistribution(tuple(dict.fromkeys((value, *config.optimisers))))
             elif get_origin(field.annotation) is Literal:
