@@ -13,7 +13,7 @@ from torch import nn
 from gift.training.adafactor import Adafactor
 
 Make = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
-SHAPES = st.lists(st.lists(st.integers(1, 6), max_size=4).map(tuple), min_size=1, max_size=3)
+SHAPES = st.lists(st.lists(st.integers(1, 9), max_size=4).map(tuple), min_size=1, max_size=3)
 
 
 def theirs(rate: float, decay: float) -> Make:
