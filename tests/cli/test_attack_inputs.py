@@ -11,7 +11,9 @@ from typer.testing import CliRunner
 
 from gift.attacks import ATTACKS
 from gift.bench import safe_after, worst
+from gift.bench.space import SearchConfig
 from gift.cli.main import app
+from gift.errors import GiftError
 from tests.conftest import art_pipeline, noise_pictures
 
 FEW = {"pictures": 2, "evaluation_pictures": 2}
@@ -56,7 +58,9 @@ def test_attacks_that_lean_on_a_base_take_one(here: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--least-safe", "0.5"], "least_safe chooses among the attacks of a search"),
+        (["--least-safe", "0.5"], "least_safe is for the attacks of a search"),
+        (["--least-share", "0.5"], "least_share is for the attacks of a search"),
+        (["--least-share", "1", "--search", "2"], "least_share"),
         (["--least-safe", "0", "--search", "2"], "least_safe"),
         (["--base", "base"], "attack 'lora' leans on no base model; leave it out"),
         (["--harmless-images", "pictures"], "attack 'lora' uses no harmless pictures; leave them out"),
@@ -103,11 +107,24 @@ def test_a_search_of_another_model_or_concept_does_not_go_on(here: Path, changed
     assert {key: found["config"][key] for key in changed} == changed
 
 
+def test_a_search_is_bounded_as_it_is_told(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def look(model: object, concept: str, first: object, config: object, *rest: object, **more: object) -> None:
+        seen.append(config)
+        raise GiftError("seen")
+
+    monkeypatch.setattr(worst, "find_worst", look)
+    code, said = attack("--search", "3", "--least-safe", "0.75", "--least-share", "0.25")
+    assert code == 2, said
+    assert seen == [SearchConfig(trials=3, least_safe=0.75, least_share=0.25)]
+
+
 def test_a_search_among_attacks_that_leave_a_model(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     left = iter([0.8, 0.3, 0.7])
     for where in (worst, safe_after):
         monkeypatch.setattr(where, "safe_accuracy", lambda bench, model: next(left))
-    code, said = attack("--search", "2", "--least-safe", "0.75")
+    code, said = attack("--search", "2", "--least-safe", "0.75", "--least-share", "0.25")
     assert code == 0, said
     found = json.loads((here / "out" / "search.json").read_text())
     assert [(row["safe_left"], row["counts"]) for row in found["trials"]] == [
@@ -116,5 +133,5 @@ def test_a_search_among_attacks_that_leave_a_model(here: Path, monkeypatch: pyte
     ]
     assert found["worst"]["number"] == 1
     again = yaml.safe_load((here / "out" / "worst.yaml").read_text())
-    assert (again["search"], again["least_safe"]) == (0, None)
+    assert (again["search"], again["least_safe"], again["least_share"]) == (0, None, None)
     assert attack("--config", "out/worst.yaml", output="again")[0] == 0

@@ -114,6 +114,9 @@ def test_a_search_by_likeness(here: Path) -> None:
     wrong = CliRunner().invoke(app, [*arguments, "--search", "1", "--compile", "nonsense", "--output", "other"])
     assert wrong.exit_code == 2
     assert "no backend 'nonsense'" in wrong.stderr, "a search saves what its flags say"
+    wrong = CliRunner().invoke(app, [*arguments, "--search", "1", "--least-share", "0.5", "--output", "other"])
+    assert wrong.exit_code == 2
+    assert "least_share mixes harmless pictures in, and none are bundled for this model" in wrong.stderr
 
 
 def test_every_verb_draws_as_it_is_told_and_the_immunized_model_keeps_it(here: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 from pydantic import ValidationError
 
+from gift.data.latents import LatentSet
 from gift.errors import NonFiniteError
 from gift.immunizers import Gift, Immunizer, MetaUnlearning, ResAlign
 from gift.immunizers.base import Task
@@ -118,6 +119,57 @@ def test_half_harmless_draws_are_of_both_sorts(task: Task, kind: Kind) -> None:
         except NonFiniteError:
             failed += 1
     assert 4 <= failed <= 16
+
+
+class Kept:
+    """A set that keeps how many pictures each batch took of it."""
+
+    def __init__(self, kept: LatentSet) -> None:
+        self.kept, self.sizes = kept, list[int]()
+
+    def batch(self, size: int, *rest: Any) -> tuple[torch.Tensor, Cond]:
+        self.sizes.append(size)
+        return self.kept.batch(size, *rest)
+
+
+@kinds
+def test_a_share_of_each_batch_is_the_concepts_and_the_rest_safe(task: Task, kind: Kind) -> None:
+    concept, safe = Kept(task.concept), Kept(task.safe)
+    how = strong(1, kind).model_copy(update={"shares": (0.25, 0.25), "batch_size": 8, "replay": 0.5})
+    attack = SimulatedAttack(how, replace(task, concept=concept, safe=safe))  # type: ignore[arg-type]
+    weights, generator = select_parameters(task.model.denoiser, "all"), torch.Generator().manual_seed(0)
+    for _ in range(30):
+        with attack(weights, generator):
+            pass
+    assert sum(concept.sizes) + sum(safe.sizes) == 240
+    assert 35 <= sum(concept.sizes) <= 90
+    take_off(task)
+
+
+def test_shares_are_drawn_in_their_range_once_an_attack(task: Task) -> None:
+    how = strong(1, "full").model_copy(update={"shares": (0.3, 0.9), "batch_size": 2, "replay": 0.8})
+    attack, weights = SimulatedAttack(how, task), select_parameters(task.model.denoiser, "all")
+    generator, seen = torch.Generator().manual_seed(0), list[tuple[int, float]]()
+    for _ in range(60):
+        with attack(weights, generator) as steps:
+            pass
+        seen.append((steps, attack.last["full"].share))
+    shares = {share for _, share in seen}
+    assert 4 <= len(shares) <= 30
+    assert all(0.3 <= share <= 0.9 for share in shares)
+    assert min(shares) < 0.5
+    assert max(shares) > 0.7
+    assert all(share == before for (steps, share), (_, before) in zip(seen[1:], seen, strict=False) if steps > 1)
+
+
+def test_without_shares_a_batch_is_what_the_set_gives(task: Task) -> None:
+    attack = SimulatedAttack(Attacker(batch_size=4), task)
+    for share, data in ((1.0, task.concept), (0.0, task.safe)):
+        latents, cond = attack._batch(share, torch.Generator().manual_seed(5))
+        expected, same = data.batch(4, torch.Generator().manual_seed(5))
+        assert torch.equal(latents, expected)
+        assert all(torch.equal(cond[name], same[name]) for name in same)
+    take_off(task)
 
 
 @kinds

@@ -140,7 +140,7 @@ def test_what_attacks_leave_is_told_where_it_was_measured(grid_folder: Path, tmp
             row["safe_after"] = {"pictures": 60, "before": 0.9, "after": 0.135 if row["attack"] == "worst" else 0.735}
     folder = tmp_path / "measured"
     folder.mkdir()
-    write(folder, rows, grid={"control": "esd", "search": {"trials": 3, "least_safe": 0.1}})
+    write(folder, rows, grid={"control": "esd", "search": {"trials": 3, "least_safe": 0.1, "least_share": 0.25}})
     page = seen(folder)
     assert "Safe accuracy after" in page.text
     for key, shown in page.rows.items():
@@ -148,6 +148,7 @@ def test_what_attacks_leave_is_told_where_it_was_measured(grid_folder: Path, tmp
             assert ("0.14" in shown.split()) is ("/worst/" in key)
             assert ("0.73" in shown.split()) is ("/worst/" not in key)
     assert "Only attacks that leave 10% of the safe accuracy counted" in page.text
+    assert "Harmless pictures could make up all but 25% of a batch" in page.text
 
 
 def test_no_search_is_said(grid_folder: Path) -> None:

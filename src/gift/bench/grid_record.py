@@ -212,6 +212,7 @@ class Search(Part):
 
     trials: int
     least_safe: float | None = None
+    least_share: float | None = None
 
 
 class Setup(Part):

@@ -13,6 +13,7 @@ from gift.bench.space import SearchConfig, without_harmless
 from gift.bench.trained import as_value
 from gift.bench.trial import Watch, attack_and_score, score_model
 from gift.bench.workbench import Workbench
+from gift.errors import GiftError
 from gift.models import DenoisingModel
 from gift.training.checkpoint import Checkpoints
 from gift.training.precision import EXACT, Saving
@@ -75,6 +76,10 @@ def find_worst(
 
     harmless = None
     if bench.art is None and harmless_images is None:
+        if config.least_share is not None:
+            raise GiftError(
+                "least_share mixes harmless pictures in, and none are bundled for this model; give some, or leave it out"
+            )
         config = without_harmless(config)
     else:
         harmless = bench.harmless_set(pictures, harmless_images, cache)

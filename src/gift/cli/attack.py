@@ -66,6 +66,10 @@ def attack(
         float | None,
         typer.Option(metavar="SHARE", help="Of a search: only attacks that leave this share of the safe accuracy count."),
     ] = None,
+    least_share: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="Of a search: harmless pictures may make up all but this share of an attack's batches."),
+    ] = None,
     similarity: Annotated[
         str | None,
         typer.Option(help="Score by likeness to the attacker's pictures: bundled, clip:FOLDER, dino:FOLDER, …"),
@@ -108,6 +112,7 @@ def attack(
         "skip_bad_images": skip_bad_images,
         "search": search,
         "least_safe": least_safe,
+        "least_share": least_share,
         "similarity": similarity,
         "kohya": kohya,
     }
@@ -152,7 +157,7 @@ def attack(
             search_attack(opened, public, chosen, folder, reporter)
             return
         rest = chosen.model_dump(
-            exclude={"saving", "tracker", "model", "options", "search", "least_safe", "kohya", "base", *chosen.OPENING}
+            exclude={"saving", "tracker", "model", "options", "search", *chosen.OF_A_SEARCH, "kohya", "base", *chosen.OPENING}
         )
         curve = run(
             opened,
@@ -183,8 +188,8 @@ def check_needs(how: Attack, chosen: AttackConfig) -> None:
     """
     if how.needs_base and chosen.base is None:
         raise GiftError(f"attack '{how.name}' leans on a public base model; give it with --base, as --base tiny")
-    if chosen.least_safe is not None and not chosen.search:
-        raise GiftError("least_safe chooses among the attacks of a search; give --search N, too, or leave it out")
+    if not chosen.search and (told := next((name for name in chosen.OF_A_SEARCH if getattr(chosen, name) is not None), None)):
+        raise GiftError(f"{told} is for the attacks of a search; give --search N, too, or leave it out")
     if not chosen.search:
         how.refuse_unused(base=chosen.base is not None, harmless_images=chosen.harmless_images is not None)
 

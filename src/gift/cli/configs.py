@@ -74,10 +74,13 @@ class ImmunizeConfig(_TrainingConfig):
 class AttackConfig(_TrainingConfig):
     """`gift attack`."""
 
+    OF_A_SEARCH: ClassVar[tuple[str, ...]] = ("least_safe", "least_share")
+
     attack: str = "lora"
     steps: int = Field(default=150, ge=0)
     search: int = Field(default=0, ge=0)
     least_safe: float | None = Field(default=None, gt=0, le=1)
+    least_share: float | None = Field(default=None, gt=0, lt=1)
     concept_images: Path | None = None
     harmless_images: Path | None = None
     base: str | None = None

@@ -29,16 +29,17 @@ def search_attack(
     from gift.settings import make_attack
 
     first = make_attack(chosen.attack, {"steps": chosen.steps, **chosen.options})
-    known = {"model", "concept", "attack", "steps", "options", "search", "kohya", "saving", "tracker", "base", "least_safe"}
+    known = {"model", "concept", "attack", "steps", "options", "search", "kohya", "saving", "tracker", "base", *chosen.OF_A_SEARCH}
     kept = chosen.model_dump(exclude={*known, *chosen.OPENING})
     kinds, saving = tuple(ATTACKS) if base else (), chosen.saving
-    config = SearchConfig(trials=chosen.search, kinds=kinds, least_safe=chosen.least_safe)
+    config = SearchConfig(trials=chosen.search, kinds=kinds, **{name: getattr(chosen, name) for name in chosen.OF_A_SEARCH})
     found = find_worst(opened, chosen.concept, first, config, folder, base=base, **kept, reporter=reporter, saving=saving)
     write_json(folder / "search.json", {"config": chosen.model_dump(mode="json"), **found})
     worst = found["worst"]
     options = {key: value for key, value in worst["arguments"].items() if key != "steps"}
     how = make_attack(worst["attack"], options)
-    again = {**chosen.model_dump(mode="json"), "attack": worst["attack"], "options": options, "search": 0, "least_safe": None}
+    again = {**chosen.model_dump(mode="json"), "attack": worst["attack"], "options": options, "search": 0}
+    again |= dict.fromkeys(chosen.OF_A_SEARCH)
     again |= {} if how.needs_base else {"base": None}
     again |= {} if how.needs_harmless else {"harmless_images": None}
     head = "# the worst attack that was found: gift attack --config worst.yaml\n"

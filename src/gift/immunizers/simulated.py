@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from torch import nn
 
 from gift.immunizers.base import Method, Task
-from gift.models.base import Embed
+from gift.models.base import Cond, Embed
 from gift.models.lora import attach_lora, redraw_lora, switch_lora
 from gift.sharding import refuse, share_like, whole_tree
 from gift.training.updates import OptimiserName, Rate, Updater
@@ -22,13 +22,15 @@ Kind = Literal["full", "lora"]
 ADAPTER = "simulated"
 
 
-def _rising(rates: tuple[float, float]) -> tuple[float, float]:
-    if rates[0] > rates[1]:
-        raise ValueError("the lower rate comes first")
-    return rates
+def _rising(ends: tuple[float, float]) -> tuple[float, float]:
+    if ends[0] > ends[1]:
+        raise ValueError("the lower one comes first")
+    return ends
 
 
+Share = Annotated[float, Field(gt=0, le=1)]
 Rates = Annotated[tuple[Rate, Rate], AfterValidator(_rising)]
+Shares = Annotated[tuple[Share, Share], AfterValidator(_rising)]
 
 
 class Attacker(BaseModel):
@@ -59,6 +61,10 @@ class Attacker(BaseModel):
         ge=0,
         le=1,
         description="share of the draws that train on safe pictures, as an attacker's first steps may (choice)",
+    )
+    shares: Shares = Field(
+        default=(1.0, 1.0),
+        description="range of the concept's share of an attack's pictures, uniform; the rest are safe ones (off: docs/tuning.md)",
     )
     text_encoder: float = Field(
         default=0.0, ge=0, le=1, description="share of the draws of 'full' that train the text encoders, too (off: docs/tuning.md)"
@@ -106,6 +112,7 @@ class Drawn:
         optimiser: whose steps it takes.
         rate: learning rate.
         text: whether it trains the text encoders, too.
+        share: of the concept's pictures in its batches.
         steps: how many it has taken.
         change: of a full attack, the attacked weights less those that it began from; of a LoRA, its factors.
         state: the optimiser's.
@@ -115,6 +122,7 @@ class Drawn:
     optimiser: OptimiserName
     rate: float
     text: bool = False
+    share: float = 1.0
     steps: int = 0
     change: list[torch.Tensor] = field(default_factory=list)
     state: dict[str, Any] = field(default_factory=dict)
@@ -160,7 +168,7 @@ class SimulatedAttack:
         left = self.last[kinds[0]] if kinds[0] in self.last and chance(self.how.replay) else None
         attack = left or self._draw(kinds, generator)
         steps = 1 + int(torch.randint(self.how.steps, (1,), generator=generator))
-        data = self.task.safe if chance(self.how.harmless) else self.task.concept
+        share = 0.0 if chance(self.how.harmless) else attack.share
         full = attack.kind == "full"
         if full and not left:
             attack.text = chance(self.how.text_encoder)
@@ -172,7 +180,7 @@ class SimulatedAttack:
             if left:
                 self._go_on(attack, trained, updater)
             for _ in range(steps):
-                latents, cond = data.batch(self.how.batch_size, generator, self.embed)
+                latents, cond = self._batch(share, generator)
                 updater.descend(self.task.model.mean_loss(latents, cond, generator))
             updater.optimiser.zero_grad(set_to_none=True)
             attack.steps += steps
@@ -194,7 +202,18 @@ class SimulatedAttack:
         optimisers = (self.how.lora_optimisers if kind == "lora" else ()) or self.how.optimisers
         optimiser = optimisers[int(torch.randint(len(optimisers), (1,), generator=generator))]
         low, high = (math.log(r) for r in (self.how.full_rates if kind == "full" else self.how.lora_rates))
-        return Drawn(kind, optimiser, math.exp(low + (high - low) * float(torch.rand(1, generator=generator))))
+        rate = math.exp(low + (high - low) * float(torch.rand(1, generator=generator)))
+        least, most = self.how.shares
+        share = least + (most - least) * float(torch.rand(1, generator=generator)) if least < most else most
+        return Drawn(kind, optimiser, rate, share=share)
+
+    def _batch(self, share: float, generator: torch.Generator) -> tuple[torch.Tensor, Cond]:
+        """Latents and conditioning of a batch in which each picture is the concept's as likely as `share` says."""
+        size = self.how.batch_size
+        own = int((torch.rand(size, generator=generator) < share).sum()) if 0 < share < 1 else round(size * share)
+        drawn = ((self.task.concept, own), (self.task.safe, size - own))
+        latents, conds = zip(*(data.batch(n, generator, self.embed) for data, n in drawn if n), strict=True)
+        return torch.cat(latents), {name: torch.cat([cond[name] for cond in conds]) for name in conds[0]}
 
     @torch.no_grad()
     def _go_on(self, attack: Drawn, trained: list[nn.Parameter], updater: Updater) -> None:

@@ -213,6 +213,8 @@ def _search(records: Records) -> str:
         text += (
             f". Only attacks that leave {search.least_safe:.0%} of the safe accuracy counted; one that wrecks the model finds more"
         )
+    if search.least_share is not None:
+        text += f". Harmless pictures could make up all but {search.least_share:.0%} of a batch"
     return f"{text}. A longer search, or one among other attacks, may find a worse one."
 
 

@@ -40,6 +40,7 @@ WITHOUT_EFFECT = {
     "replay": 0.0,
     "lora_optimisers": [],
     "attacked_share": 1.0,
+    "shares": [1.0, 1.0],
 }
 """Of options that records of an earlier version do not know, the value at which a method is as it was then."""
 
