@@ -417,9 +417,13 @@ def test_a_lora_attacker_trains_no_text_encoder() -> None:
 def test_a_full_attacker_has_no_optimisers_of_lora() -> None:
     with pytest.raises(ValidationError, match="lora_optimisers are those of kind 'lora'"):
         Attacker(kinds=("full",), lora_optimisers=("adamw",))
+    for told in ({"kinds": ("lora",), "optimisers": ("sgd",)}, {"kinds": ("full",), "optimisers": ("adamw",)}):
+        with pytest.raises(ValidationError, match="sgd_rates are those of 'full' by SGD"):
+            Attacker(sgd_rates=(0.1, 1.0), **told)  # type: ignore[arg-type]
 
 
-def test_draws_cover_the_distribution(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("sgd_rates", [None, (0.05, 1.0)])
+def test_draws_cover_the_distribution(task: Task, monkeypatch: pytest.MonkeyPatch, sgd_rates: tuple[float, float] | None) -> None:
     from gift.immunizers import simulated
 
     drawn: list[tuple[str, float, bool]] = []
@@ -430,16 +434,26 @@ def test_draws_cover_the_distribution(task: Task, monkeypatch: pytest.MonkeyPatc
         return real(parameters, name=name, rate=rate, accelerator=accelerator)  # type: ignore[arg-type]
 
     monkeypatch.setattr(simulated, "Updater", spy)
-    how = Attacker(steps=2, full_rates=(1e-4, 1e-3), lora_rates=(1e-2, 1e-1), optimisers=("adamw", "sgd"), batch_size=1, rank=1)
+    how = Attacker(
+        steps=2,
+        full_rates=(1e-4, 1e-3),
+        lora_rates=(1e-2, 1e-1),
+        sgd_rates=sgd_rates,
+        optimisers=("adamw", "sgd"),
+        batch_size=1,
+        rank=1,
+    )
     attack = SimulatedAttack(how, task)
     weights = select_parameters(task.model.denoiser, "cross-attention")
     steps = []
-    for seed in range(30):
+    for seed in range(60):
         with attack(weights, torch.Generator().manual_seed(seed)) as taken:
             steps.append(taken)
     assert set(steps) == {1, 2}
     assert {name for name, _, _ in drawn} == {"adamw", "sgd"}
-    for is_lora, (low, high) in ((False, how.full_rates), (True, how.lora_rates)):
-        rates = [rate for _, rate, adapter in drawn if adapter is is_lora]
+    ranges = {(name, False): how.full_rates for name in how.optimisers} | {(name, True): how.lora_rates for name in how.optimisers}
+    ranges[("sgd", False)] = sgd_rates or how.full_rates
+    for (optimiser, is_lora), (low, high) in ranges.items():
+        rates = [rate for name, rate, adapter in drawn if (name, adapter) == (optimiser, is_lora)]
         assert len(rates) > 5
         assert low <= min(rates) < (low * high) ** 0.5 < max(rates) <= high

@@ -55,6 +55,9 @@ class Attacker(BaseModel):
         default=(),
         description="those of 'lora' where not `optimisers`: Adafactor's steps go by a weight's size, a new LoRA's is 0 (choice)",
     )
+    sgd_rates: Rates | None = Field(
+        default=None, description="of 'full' by SGD, whose steps go by the gradient's size; None: `full_rates` (docs/tuning.md)"
+    )
     batch_size: int = Field(default=8, ge=1)
     harmless: float = Field(
         default=0.0,
@@ -88,6 +91,10 @@ class Attacker(BaseModel):
             raise ValueError("text_encoder is a share of the draws of kind 'full'; name it in kinds, or leave text_encoder out")
         if self.lora_optimisers and "lora" not in self.kinds:
             raise ValueError("lora_optimisers are those of kind 'lora'; name it in kinds, or leave lora_optimisers out")
+        if self.sgd_rates and not ("full" in self.kinds and "sgd" in self.optimisers):
+            raise ValueError(
+                "sgd_rates are those of 'full' by SGD; name 'full' in kinds and 'sgd' in optimisers, or leave sgd_rates out"
+            )
         return self
 
 
@@ -201,7 +208,10 @@ class SimulatedAttack:
         kind = kinds[int(torch.randint(len(kinds), (1,), generator=generator))]
         optimisers = (self.how.lora_optimisers if kind == "lora" else ()) or self.how.optimisers
         optimiser = optimisers[int(torch.randint(len(optimisers), (1,), generator=generator))]
-        low, high = (math.log(r) for r in (self.how.full_rates if kind == "full" else self.how.lora_rates))
+        rates = self.how.lora_rates if kind == "lora" else self.how.full_rates
+        if kind == "full" and optimiser == "sgd":
+            rates = self.how.sgd_rates or rates
+        low, high = (math.log(r) for r in rates)
         rate = math.exp(low + (high - low) * float(torch.rand(1, generator=generator)))
         least, most = self.how.shares
         share = least + (most - least) * float(torch.rand(1, generator=generator)) if least < most else most

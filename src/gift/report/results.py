@@ -41,6 +41,7 @@ WITHOUT_EFFECT = {
     "lora_optimisers": [],
     "attacked_share": 1.0,
     "shares": [1.0, 1.0],
+    "sgd_rates": None,
 }
 """Of options that records of an earlier version do not know, the value at which a method is as it was then."""
 
