@@ -63,11 +63,15 @@ def find_worst(
         As `search`, and `score_before`, the score without any attack.
 
     Raises:
-        GiftError: nothing can recognise the concept, or, with `least_safe`, anything else; the folder holds another search.
+        GiftError: nothing can recognise the concept, or, with `least_safe`, anything else; there are no harmless pictures for a
+            `least_share`; the folder holds another search.
         Interrupted: stopped on request.
     """
     say = reporter.say if reporter else lambda text: None
     bench = Workbench.of(model, concept, seed, say=say, skip_bad_images=skip_bad_images)
+    no_harmless = bench.art is None and harmless_images is None
+    if no_harmless and config.least_share is not None:  # told before any picture is drawn
+        raise GiftError("least_share mixes harmless pictures in, and none are bundled for this model; give some, or leave it out")
     asks, scorer = bench.asks(evaluation_pictures), bench.judge(similarity, pictures, concept_images)
     before = score_model(model, asks, scorer)
     safe = None if config.least_safe is None else safe_accuracy(bench, model)
@@ -75,11 +79,7 @@ def find_worst(
     data = bench.attack_set(pictures, concept_images, cache)
 
     harmless = None
-    if bench.art is None and harmless_images is None:
-        if config.least_share is not None:
-            raise GiftError(
-                "least_share mixes harmless pictures in, and none are bundled for this model; give some, or leave it out"
-            )
+    if no_harmless:
         config = without_harmless(config)
     else:
         harmless = bench.harmless_set(pictures, harmless_images, cache)

@@ -188,9 +188,10 @@ def check_needs(how: Attack, chosen: AttackConfig) -> None:
     """
     if how.needs_base and chosen.base is None:
         raise GiftError(f"attack '{how.name}' leans on a public base model; give it with --base, as --base tiny")
-    if not chosen.search and (told := next((name for name in chosen.OF_A_SEARCH if getattr(chosen, name) is not None), None)):
-        raise GiftError(f"{told} is for the attacks of a search; give --search N, too, or leave it out")
     if not chosen.search:
+        for name in chosen.OF_A_SEARCH:
+            if getattr(chosen, name) is not None:
+                raise GiftError(f"{name} is for the attacks of a search; give --search N, too, or leave it out")
         how.refuse_unused(base=chosen.base is not None, harmless_images=chosen.harmless_images is not None)
 
 
