@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,14 @@ from tests.kills import WRITERS, Counts, add, hunt_runs, hunt_writers
 
 ROUNDS = 6
 """Where a kill lands is chance; so many rounds are given to it before a kind of moment counts as never met."""
+
+SYNC = 0.01
+"""Seconds that the disk takes for each file, of which a kill must find some half written; other tests' disk takes none."""
+
+
+@pytest.fixture(autouse=True)
+def slow_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda handle: time.sleep(SYNC))
 
 
 @pytest.mark.slow
