@@ -12,6 +12,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
+from gift.bench.neighbours import read_drawings
 from gift.data.art import ART_FOLDER, load_art
 from gift.data.prompts import Ask
 from gift.metrics.concept import mean, prompted, read
@@ -93,3 +94,9 @@ def test_it_draws_what_it_is_asked_for() -> None:
     objects, styles = prompted(load_recogniser(), art, images, asks)
     assert mean(objects) >= 0.8
     assert mean(styles) >= 0.8
+
+
+def test_the_kept_embeddings_are_the_recognisers_of_these_drawings() -> None:
+    kept = load_recogniser().drawings
+    assert kept is not None
+    torch.testing.assert_close(kept, read_drawings(load_recogniser()))

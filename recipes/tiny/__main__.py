@@ -64,6 +64,14 @@ def recogniser(steps: int = 3000) -> None:
 
 
 @app.command()
+def drawings() -> None:
+    """Write what the recogniser's embeddings of the drawings are."""
+    from .recogniser import keep_drawings
+
+    keep_drawings()
+
+
+@app.command()
 def denoiser(steps: int = 16000, warm: bool = False, compiled: bool = False) -> None:
     """Train UNet and text encoder (resumable; raise --steps to go on, --warm starts from the shipped weights)."""
     from .denoiser import train

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 
+from gift.bench.neighbours import read_drawings
 from gift.data.art import Art, load_art
 from gift.data.augment import coarsen, degrade, move, recolour
-from gift.metrics.recogniser import Recogniser, RecogniserConfig
+from gift.metrics.recogniser import DRAWINGS, Recogniser, RecogniserConfig, load_recogniser
 from gift.pixels import as_float
 
 from .captions import caption
@@ -73,13 +75,19 @@ def train(steps: int) -> None:
     run.go(loss)
     run.average_model()
     model.save(ASSETS / "recogniser")
+    keep_drawings()
     measure()
+
+
+def keep_drawings() -> None:
+    """Writes the recogniser's embeddings of all drawings beside it."""
+    file = ASSETS / "recogniser" / DRAWINGS
+    save_file({"embedding": read_drawings(load_recogniser())}, file)
+    file.chmod(0o644)  # safetensors writes 0600, which an installed package must not have
 
 
 def measure() -> dict[str, dict[str, float]]:
     """Accuracy on fresh augmentations of the training pictures and on whole pairs that were kept out."""
-    from gift.metrics.recogniser import load_recogniser
-
     art = load_art()
     images, objects, styles, may = everything(art)
     model = load_recogniser()

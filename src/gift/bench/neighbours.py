@@ -22,10 +22,15 @@ NEAREST = 4
 
 
 @lru_cache(maxsize=2)
-def embeddings(recogniser: Recogniser) -> torch.Tensor:
-    """Of every drawing, (styles, objects, width): read once, however many concepts are laid out."""
+def read_drawings(recogniser: Recogniser) -> torch.Tensor:
+    """The embedding of every drawing, (styles, objects, width): read once, however many concepts are laid out."""
     art = load_art()
     return torch.stack([read(recogniser, art.atlas(style)).embedding for style in art.styles])
+
+
+def embeddings(recogniser: Recogniser) -> torch.Tensor:
+    """The same, those that the recogniser came with where it did: every process would spend seconds on them."""
+    return read_drawings(recogniser) if recogniser.drawings is None else recogniser.drawings
 
 
 def likeness_of_objects(concept: Concept, art: Art, recogniser: Recogniser) -> dict[str, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +43,7 @@ class Art:
     recogniser_held_out: frozenset[tuple[str, str]]
     _atlases: dict[str, torch.Tensor] = field(default_factory=dict, repr=False, compare=False)
 
-    @property
+    @cached_property
     def names(self) -> list[str]:
         """Object names, in class order of the recogniser."""
         return [item.name for item in self.objects]
@@ -53,16 +53,17 @@ class Art:
         """Category names, in order of first appearance."""
         return list(dict.fromkeys(item.category for item in self.objects))
 
+    @cached_property
+    def _by_name(self) -> dict[str, Drawn]:
+        return {item.name: item for item in self.objects}
+
     def object(self, name: str) -> Drawn:
         """The object of that name.
 
         Raises:
             KeyError: there is no such object.
         """
-        for item in self.objects:
-            if item.name == name:
-                return item
-        raise KeyError(name)
+        return self._by_name[name]
 
     def atlas(self, style: str) -> torch.Tensor:
         """All pictures of a style, uint8 (objects, 3, size, size), in object order."""

@@ -18,6 +18,8 @@ from gift.pixels import as_float
 FOLDER = Path(__file__).resolve().parents[1] / "assets" / "recogniser"
 SIDE = 64
 """The recogniser was trained on pictures of this side."""
+DRAWINGS = "drawings.safetensors"
+"""Embeddings of the bundled drawings, which take seconds to read anew."""
 
 
 class Reading(NamedTuple):
@@ -78,6 +80,7 @@ class Recogniser(nn.Module):
         self.word_embedding = nn.Embedding(len(config.words), config.embedding)
         self.text_head = nn.Linear(config.embedding, config.embedding)
         self.log_scale = nn.Parameter(torch.tensor(2.5))
+        self.drawings: torch.Tensor | None = None  # (styles, objects, embedding) of the bundled drawings, where they were kept
         self._word_ids = {word: i for i, word in enumerate(config.words)}
 
     def forward(self, images: torch.Tensor) -> Reading:
@@ -124,4 +127,6 @@ def load_recogniser(folder: Path = FOLDER) -> Recogniser:
     model = Recogniser(config)
     state = load_file(folder / "model.safetensors")
     model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
+    if (folder / DRAWINGS).is_file():
+        model.drawings = load_file(folder / DRAWINGS)["embedding"]
     return model.eval().requires_grad_(False)
