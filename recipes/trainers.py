@@ -103,8 +103,6 @@ def train(script: Path, arguments: list[str], log: Path) -> None:
     Raises:
         GiftError: it fails; its last line is told.
     """
-    if not script.is_file():
-        raise GiftError(f"no {script}; give the folder of a diffusers checkout")
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     done = subprocess.run([sys.executable, str(script), *arguments], capture_output=True, text=True, env=environment, check=False)
     write_text(log, done.stdout + done.stderr)
@@ -131,20 +129,24 @@ def main(
     unknown = next((name for name in only or () if name not in TRAINERS), None)
     if unknown:
         raise one_of("trainer", unknown, list(TRAINERS))
+    scripts = {name: checkout.resolve() / "examples" / TRAINERS[name].script for name in only or TRAINERS}
+    for script in scripts.values():
+        if not script.is_file():
+            raise GiftError(f"no {script}; give the folder of a diffusers checkout")
     noun = bench.art.object(bench.concept.name).noun
     _, captions = attack_pictures(bench.concept, bench.art, pictures, seed)
     write_pictures(output / "pictures", bench.attack_images(pictures), captions)
     where = str(Path(model).resolve())
-    rows: dict[str, Any] = {"before": evaluate_model(where, concept, original=original, seed=seed, neighbour_pictures=0)}
-    for name in only or list(TRAINERS):
+    evaluated: dict[str, dict[str, Any]] = {"before": {"model": where}}
+    for name, script in scripts.items():
         trainer, out = TRAINERS[name], (output / name).resolve()
         arguments = [f"--pretrained_model_name_or_path={where}", f"--output_dir={out}", f"--resolution={bench.model.image_size}"]
         arguments += [f"--train_batch_size={BATCH}", f"--max_train_steps={steps}", f"--seed={seed}", "--checkpointing_steps=100000"]
         arguments += [f"--learning_rate={ATTACKS[trainer.attack]().rate}", "--lr_scheduler=constant", "--lr_warmup_steps=0"]
-        script = checkout.resolve() / "examples" / trainer.script
         train(script, arguments + trainer.arguments(noun, (output / "pictures").resolve()), output / f"{name}.log")
-        left = {"model": where, **trainer.left(out)}
-        rows[name] = evaluate_model(**left, concept=concept, original=original, seed=seed, neighbour_pictures=0)
+        evaluated[name] = {"model": where, **trainer.left(out)}
+    beside: dict[str, Any] = {"concept": concept, "original": original, "seed": seed, "neighbour_pictures": 0}
+    rows = {name: evaluate_model(**weights, **beside) for name, weights in evaluated.items()}
     write_json(output / "trainers.json", {"model": where, "concept": concept, "steps": steps, "seed": seed, "rows": rows})
     for name, row in rows.items():
         print(

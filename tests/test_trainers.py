@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from gift.bench.evaluation import evaluate_model
 from gift.errors import GiftError
 from recipes.trainers import TRAINERS, main
 
@@ -31,8 +33,9 @@ pathlib.Path(told.output_dir, "told.json").write_text(json.dumps(vars(told) | {"
 
 
 @pytest.fixture
-def checkout(tmp_path: Path) -> Path:
-    """A folder with one script where diffusers has it."""
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with one script where diffusers has it; evaluations draw few pictures."""
+    monkeypatch.setattr("recipes.trainers.evaluate_model", partial(evaluate_model, pictures=4, safe_pictures=6))
     script = tmp_path / "checkout" / "examples" / TRAINERS["text_to_image_lora"].script
     script.parent.mkdir(parents=True)
     script.write_text(SCRIPT)
