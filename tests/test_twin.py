@@ -36,6 +36,7 @@ def test_the_limit_is_measured_once_for_every_concept_never_seen(
     shutil.copytree(art_model, tmp_path / "model")
     write_json(tmp_path / "twin.json", {"never": ["mushroom", "ant"], "steps": 7})
     monkeypatch.setattr(twin, "FILE", tmp_path / "never.json")
+    monkeypatch.setattr(twin, "SAFE_PICTURES", 6)
     monkeypatch.setattr(never, "FILE", tmp_path / "never.json")
     cases = twin.cases_of(tmp_path, ["lora:batch_size=1,rank=2"], [0], 1)
     twin.measure_limit(tmp_path, cases)
@@ -65,6 +66,7 @@ def test_the_attacks_of_a_grid_s_records_are_measured_on_a_twin(
     shutil.copytree(art_model, tmp_path / "model")
     write_json(tmp_path / "twin.json", {"never": ["mushroom"], "steps": 7})
     monkeypatch.setattr(twin, "FILE", tmp_path / "never.json")
+    monkeypatch.setattr(twin, "SAFE_PICTURES", 6)
     monkeypatch.setattr(never, "FILE", tmp_path / "never.json")
     listed = {"name": "lora", **Lora(steps=2, batch_size=1, rank=2).model_dump(mode="json")}
     found = {"name": "full", **Full(steps=2, batch_size=1, harmless_steps=1, rate=1e-3).model_dump(mode="json")}

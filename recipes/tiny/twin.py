@@ -28,6 +28,7 @@ from .denoiser import make, train
 
 CHECKPOINT = "denoiser.pt"
 PICTURES = 48  # of the attacker's, as a grid's
+SAFE_PICTURES = 240  # of prompts that a twin has seen, for its safe accuracy (choice)
 
 
 def train_twin(output: Path, never: Sequence[str], steps: int, compiled: bool = False, mixed: bool = False) -> None:
@@ -118,7 +119,7 @@ def measure_limit(twin: Path, cases: Sequence[Case]) -> None:
     about = _about(twin)
     model = load(twin / "model")
     bench = Workbench.of(model, about["never"], 0)
-    asks = bench.safe_evaluation(240)
+    asks = bench.safe_evaluation(SAFE_PICTURES)
     images = model.generate([a.prompt for a in asks], [a.seed for a in asks])
     assert bench.art is not None
     about["safe_accuracy"] = round(mean(prompted(bench.recogniser, bench.art, images, asks)[0]), 4)
