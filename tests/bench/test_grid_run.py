@@ -230,6 +230,18 @@ WILD = {"chain": "esd+ascent", "name": "wild", "options": {"ascent": {"rate": 1e
 """Its weights end as NaN."""
 
 
+def expect_one_broken(outcome: Outcome, others: list[str]) -> None:
+    states = {row["method"]: row["status"] for row in outcome.rows}
+    assert states == {**dict.fromkeys(others, "ok"), "wild": "failed"}
+    (broken,) = outcome.failed
+    assert "NaN or infinite" in broken["error"] or "is nan" in broken["error"] or "is inf" in broken["error"]
+    assert broken["error"].startswith("'defence esd+ascent (category:animal, seed 0)' failed: ")
+    assert broken["settings"]["methods"]["ascent"]["rate"] == 1e30
+    assert outcome.summary["cells"] == {"ok": len(others), "failed": 1}
+    ranking = {entry["method"]: entry["place"] for entry in next(iter(outcome.summary["ranking"].values()))}
+    assert ranking["wild"] is None
+
+
 def test_two_processes_give_what_one_gives_though_a_cell_breaks_down(
     make: Make, tmp_path: Path, whole: list[dict[str, Any]]
 ) -> None:
@@ -237,8 +249,7 @@ def test_two_processes_give_what_one_gives_though_a_cell_breaks_down(
         make(methods=["none", "esd", WILD, "esd+gift", "esd+imma"]), tmp_path, lambda: Processes(tmp_path, 2, threads=1)
     )
     assert outcome.tally.computed == len(make_plan(make()).pieces)
-    (broken,) = outcome.failed
-    assert broken["error"].startswith("'defence esd+ascent (category:animal, seed 0)' failed: ")
+    expect_one_broken(outcome, others=["none", "esd", "esd+gift", "esd+imma"])
     assert [row for row in measured(outcome) if row["method"] != "wild"] == whole
 
 
@@ -259,16 +270,7 @@ def test_a_ray_cluster_of_two_workers_gives_what_one_process_gives(make: Make, t
 
 
 def test_a_cell_that_breaks_down_is_recorded_and_the_rest_goes_on(make: Make, tmp_path: Path) -> None:
-    outcome = run_grid(make(methods=["esd", WILD, "esd+imma"]), tmp_path)
-    states = {row["method"]: row["status"] for row in outcome.rows}
-    assert states == {"esd": "ok", "wild": "failed", "esd+imma": "ok"}
-    (broken,) = outcome.failed
-    assert "NaN or infinite" in broken["error"] or "is nan" in broken["error"] or "is inf" in broken["error"]
-    assert broken["error"].startswith("'defence esd+ascent (category:animal, seed 0)' failed: ")
-    assert broken["settings"]["methods"]["ascent"]["rate"] == 1e30
-    assert outcome.summary["cells"] == {"ok": 2, "failed": 1}
-    ranking = {entry["method"]: entry["place"] for entry in next(iter(outcome.summary["ranking"].values()))}
-    assert ranking["wild"] is None
+    expect_one_broken(run_grid(make(methods=["esd", WILD, "esd+imma"]), tmp_path), others=["esd", "esd+imma"])
 
 
 def test_a_fault_of_ours_is_recorded_with_its_traceback(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -237,7 +237,7 @@ def test_compiled_forwards_give_the_same(random_model: StableDiffusion, concept_
     plain, fast = (attack(random_model, concept_set, saving=saving) for saving in (Saving(), Saving(compile="eager")))
     assert [x["loss"] for x in fast.logs] == pytest.approx([x["loss"] for x in plain.logs], rel=1e-4)
     assert state_of(fast.model).keys() == state_of(plain.model).keys()
-    how = Gift(steps=2, batch_size=2, settle_steps=1, attacker=Attacker(steps=2, batch_size=2, kinds=("full",)))
+    how = Gift(steps=2, batch_size=2, settle_steps=1, attacker=Attacker(steps=2, batch_size=2, rank=2))
     slow, out = (how(random_model, concept_set, safe_set, saving=saving) for saving in (Saving(), compiled))
     assert out.copy().denoiser._compiled_call_impl is None
     before, by_eager, by_compiled = (state_of(model) for model in (random_model, slow, out))
