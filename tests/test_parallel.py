@@ -17,14 +17,15 @@ from typer.testing import CliRunner
 from gift.cli.main import app
 from gift.launch import launched
 from gift.parallel import average_gradients, mean_over_all, share
+from tests.pair import launch_pair
 
 TOLERANCE = 1e-4
 """Relative; sums over other shares round differently, and Adam's first steps enlarge that."""
 
 
-def launch(here: Path, processes: int, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """As torchrun does, which `accelerate launch` calls for several GPUs (on CPUs it starts one process)."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+def launch(here: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Two processes, as torchrun starts them, which `accelerate launch` calls for several GPUs (on CPUs it starts one)."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     command = [*launcher, "-m", "gift.cli.main", *arguments]
     return subprocess.run(command, cwd=here, capture_output=True, text=True, env=environment, timeout=300, check=False)
@@ -54,7 +55,7 @@ def here(tmp_path: Path, art_model: str, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 @pytest.mark.slow
 def test_two_processes_have_the_losses_of_one(here: Path, art_model: str) -> None:
-    done = launch(here, 2, *attack(art_model, "two"), "--accumulate", "2")
+    done = launch(here, *attack(art_model, "two"), "--accumulate", "2")
     assert done.returncode == 0, done.stderr
     alone(here, *attack(art_model, "one"))
     one, two = (json.loads((here / name / "attack.json").read_text()) for name in ("one", "two"))
@@ -73,7 +74,7 @@ def test_two_processes_immunize_as_one_does(here: Path, art_model: str) -> None:
     attacker = ("attacker.steps=2", "attacker.text_encoder=0.9", "attacker.replay=0.9")
     settings = [f"--set={s}" for s in ("steps=2", "batch_size=4", *attacker, "settle_steps=1", "train=attention")]
     arguments = ["immunize", art_model, "--concept", "category:animal", "--config", "small.yaml", *settings, "--output"]
-    done = launch(here, 2, *arguments, "two")
+    done = launch_pair(here, *arguments, "two")
     assert done.returncode == 0, done.stderr
     alone(here, *arguments, "one")
     name = "model/unet/diffusion_pytorch_model.safetensors"
@@ -86,7 +87,7 @@ def test_two_processes_immunize_as_one_does(here: Path, art_model: str) -> None:
 
 @pytest.mark.slow
 def test_a_batch_too_small_to_share_is_told_once(here: Path, art_model: str) -> None:
-    done = launch(here, 2, *attack(art_model, "two"), "--set", "batch_size=1")
+    done = launch_pair(here, *attack(art_model, "two"), "--set", "batch_size=1")
     assert done.returncode != 0
     assert done.stderr.count("gift: a batch of 1 can't be shared by 2 processes") == 1
 
@@ -143,12 +144,9 @@ def test_unequal_shares_and_functions_of_the_mean_are_exact(tmp_path: Path) -> N
         assert found["told"].tolist() == [True, False]
 
 
-def sharded(here: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def sharded(here: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Two processes with what `accelerate launch --use_fsdp` puts into the environment."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ACCELERATE_USE_FSDP", "true")
-        patch.setenv("FSDP_VERSION", "2")
-        return launch(here, 2, *arguments)
+    return launch_pair(here, *arguments, ACCELERATE_USE_FSDP="true", FSDP_VERSION="2")
 
 
 @pytest.mark.slow
