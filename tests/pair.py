@@ -1,4 +1,4 @@
-"""Two processes of the command line that train together, forked from one that has loaded the libraries: each would load them anew."""
+"""Two processes of the command line that train together, forked from one that has the libraries: each would load them anew."""
 
 from __future__ import annotations
 
