@@ -48,6 +48,7 @@ def launch_pair(here: Path, *arguments: str, **environment: str) -> subprocess.C
     for process in pair:
         process.join(300)  # one that waits for the other's part of a batch ends with it
         process.kill()
+        process.join()
     code = next((process.exitcode for process in pair if process.exitcode), 0)
     told = ["".join((here / f"{name}-{rank}.txt").read_text() for rank in range(2)) for name in ("out", "err")]
     return subprocess.CompletedProcess(list(arguments), code, *told)
