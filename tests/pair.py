@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
+from torch.distributed.elastic.utils.distributed import get_free_port
+
 FORKED = multiprocessing.get_context("forkserver")
 FORKED.set_forkserver_preload(["gift.cli.main", "gift.attacks", "gift.immunizers", "gift.bench.evaluation"])
-
-
-def free_port() -> int:
-    """A port of this machine that nobody listens at."""
-    with socket.socket() as asked:
-        asked.bind(("127.0.0.1", 0))
-        return int(asked.getsockname()[1])
 
 
 def speak(here: Path, rank: int, arguments: list[str], environment: dict[str, str]) -> None:
@@ -38,11 +32,9 @@ def speak(here: Path, rank: int, arguments: list[str], environment: dict[str, st
 
 def launch_pair(here: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """What `torch.distributed.run` with two processes does, without its own start."""
-    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    pair = [
-        FORKED.Process(target=speak, args=(here, rank, list(arguments), {**environment, **shared, "ACCELERATE_USE_CPU": "true"}))
-        for rank in range(2)
-    ]
+    environment |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(get_free_port())}
+    environment["ACCELERATE_USE_CPU"] = "true"
+    pair = [FORKED.Process(target=speak, args=(here, rank, list(arguments), environment)) for rank in range(2)]
     for process in pair:
         process.start()
     for process in pair:
