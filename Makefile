@@ -3,6 +3,8 @@ PYTHON ?= python3
 CONCEPT ?= mushroom
 SEED ?= 0
 OUTPUT ?= demo
+# Processes of the tests: one a core, two at least and four at most (a choice).
+WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 2 ? 2 : n > 4 ? 4 : n)))
 BIN := .venv/bin
 READY := .venv/.ready
 export HF_HUB_OFFLINE ?= 1
@@ -13,7 +15,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 
 help:
 	@echo "make demo   immunize, attack, measure, report (CONCEPT=$(CONCEPT) SEED=$(SEED) OUTPUT=$(OUTPUT))"
-	@echo "make test   the tests"
+	@echo "make test   the tests (WORKERS=$(WORKERS))"
 	@echo "make check  ruff and mypy"
 	@echo "make bench  what a defence costs beside plain fine-tuning"
 	@echo "make clean  remove .venv and caches"
@@ -31,7 +33,7 @@ demo: $(READY)
 
 # Small tests gain nothing from a second thread, and much from a second process.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal
 
 check: $(READY)
 	$(BIN)/ruff check
