@@ -175,6 +175,22 @@ class StopAt(Silent):
             signal.raise_signal(self.sign)
 
 
+class Heard(Silent):
+    """Keeps what is said, and counts the steps."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.steps = 0
+
+    def say(self, text: str) -> None:
+        """Keeps it."""
+        self.lines.append(text)
+
+    def step(self, done: int, logs: Mapping[str, float]) -> None:
+        """Counts it."""
+        self.steps += 1
+
+
 @pytest.fixture
 def tiny() -> Path:
     """The bundled model's folder; without it the test is skipped."""

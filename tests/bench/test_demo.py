@@ -115,6 +115,7 @@ def test_rows_page_and_model_and_an_interrupted_run_goes_on(unbroken: Path, tmp_
         times = [piece.stat().st_mtime_ns for piece in kept]
         resumed = finish(tmp_path, part)
     assert [piece.stat().st_mtime_ns for piece in kept] == times, "finished pieces were computed again"
+    assert json.loads((tmp_path / "result.json").read_text()) == resumed
     assert untimed(resumed["rows"]) == untimed(whole["rows"], "original", "esd", "imma")
 
 

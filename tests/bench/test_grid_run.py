@@ -30,7 +30,7 @@ from gift.errors import GiftError, Interrupted
 from gift.models import load
 from gift.training.progress import Silent
 from tests.bench.small_grid import small_grid
-from tests.conftest import art_pipeline
+from tests.conftest import Heard, art_pipeline
 
 Make = Callable[..., Grid]
 EVERYTHING = {"set", "defence", "score", "price", "real", "redrawn", "neighbours", "attack", "likeness", "shift"}
@@ -71,16 +71,6 @@ class StopAfter(Silent):
         self.left -= 1
         if self.left == 0:
             raise self.error
-
-
-class Told(Silent):
-    """Keeps what was said."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.texts.append(text)
 
 
 def test_a_second_run_computes_nothing_and_the_records_are_the_same(
@@ -350,12 +340,12 @@ def test_a_killed_process_leaves_a_grid_that_goes_on_to_the_same_records(
     process.communicate(timeout=60)
     kept = pieces(out)
     assert not (out / "records.jsonl").exists()
-    told = Told()
-    resumed = run_grid(grid, out, reporter=told)
+    heard = Heard()
+    resumed = run_grid(grid, out, reporter=heard)
     assert all(pieces(out)[name] == at for name, at in kept.items())
     assert measured(resumed) == unbroken
     assert resumed.tally.found == len(kept)
-    assert any("going on from step" in text for text in told.texts)
+    assert any("going on from step" in line for line in heard.lines)
 
 
 def test_a_missing_need_is_told(make: Make, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from gift.models.sd import StableDiffusion
 from gift.settings import make_attack
 from gift.training.checkpoint import Checkpoints
 from gift.training.progress import Silent
+from tests.conftest import Heard
 
 ASKS = [Ask("a fox", 1, mention="a fox"), Ask("a fox in the sea", 2, mention="a fox")]
 
@@ -43,16 +44,6 @@ class Cramped(StableDiffusion):
 def cramped(model: StableDiffusion, room: int, free: int = 0) -> StableDiffusion:
     """The same model with less memory."""
     return type("Cramped", (Cramped,), {"room": room, "free": free})(model.pipeline, model.source)
-
-
-class Heard(Silent):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
 
 
 class Stop(Silent):

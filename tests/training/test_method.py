@@ -15,18 +15,8 @@ from gift.immunizers import Ascent, Immunizer
 from gift.models.sd import StableDiffusion
 from gift.training.checkpoint import Checkpoints
 from gift.training.precision import Saving
-from gift.training.progress import Silent
 from gift.training.updates import Updater
-
-
-class Heard(Silent):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
+from tests.conftest import Heard
 
 
 def test_what_is_trained_is_counted_aloud(random_model: StableDiffusion, concept_set: LatentSet, safe_set: LatentSet) -> None:

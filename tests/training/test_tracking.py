@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +15,7 @@ from gift.models.sd import StableDiffusion
 from gift.training import tracking
 from gift.training.progress import Silent
 from gift.training.tracking import Tracked, finish, tracked
-
-
-class Heard(Silent):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self.steps = 0
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
-
-    def step(self, done: int, logs: Mapping[str, float]) -> None:
-        self.steps += 1
+from tests.conftest import Heard
 
 
 class Book(GeneralTracker):
