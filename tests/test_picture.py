@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import sys
+from itertools import combinations
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
+from gift.report.frontier import Setting
 from gift.report.grid_views import mean_curve
 from gift.report.results import RECORDS, read_summary
 from recipes import frontier, picture
@@ -32,6 +37,22 @@ def test_methods_without_cells_that_count_are_left_out() -> None:
     assert "erased (ESD)" in drawn
     assert "IMMA" not in drawn
     assert "GIFT" not in drawn
+
+
+def test_names_of_near_points_cover_neither_each_other_nor_a_point() -> None:
+    methods = ["esd", "esd+gift", "gift", "pgu", "joint", "esd+joint", "esd+imma"]
+    crowd = [Setting(m, tuple(m.split("+")), 10 + n % 3, 0.5 + n / 60, 0.9, None) for n, m in enumerate(methods)]
+    crowd += [Setting("none", ("none",), 0, -0.5, 0.9, None), Setting("ascent", ("ascent",), 40, 1, 0.9, None)]
+    figure = Figure(figsize=(4, 4))
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    frontier.panel(axes, crowd)
+    frontier.write_names(axes, crowd)
+    texts = [text for text in axes.texts if text.get_text()]
+    assert sorted(text.get_text() for text in texts) == sorted(s.method for s in crowd)
+    dots = [Bbox.from_bounds(x - 2, y - 2, 4, 4) for x, y in (axes.transData.transform((s.fid, s.reduction)) for s in crowd)]
+    boxes = [text.get_window_extent() for text in texts] + dots
+    assert not any(frontier.area(one, other) for one, other in combinations(boxes, 2))
 
 
 @pytest.mark.parametrize("recipe", [picture, frontier])
