@@ -203,18 +203,14 @@ class Corner:
         what = f"{embedder(which).key} of {drawn.label.partition(' (')[0]}"
         return self.piece("likeness", what, settings, {"drawn": drawn}, {"embedder": which})
 
-    def likenesses(self, attack: Piece, control: Piece, by: Defence) -> dict[str, Piece]:
-        """Of one cell, by every embedder: the attack on the defence and on the control, and the harmless objects' beside it."""
+    def likenesses(self, drawn: Mapping[str, Piece]) -> dict[str, Piece]:
+        """How much pictures look like what they were taught, by every embedder and by the names that they are given with."""
         out: dict[str, Piece] = {}
-        taught = self.grid.sizes.attack_pictures
         for which in self.grid.similarity:
-            key = embedder(which).key
-            out[f"likeness {key}"] = self.likeness(which, attack, self.concept, taught)
-            out[f"likeness {key}, control"] = self.likeness(which, control, self.concept, taught)
-            for end, pieces in (("", self.harmless(by)), (", original", self.harmless(by.undone))):
-                for where, piece in pieces.items():
-                    n = piece.settings["pictures"]
-                    out[f"likeness {key}, harmless {where}{end}"] = self.likeness(which, piece, piece.settings["harmless"], n)
+            for name, piece in drawn.items():
+                of = piece.settings.get("harmless", self.concept)
+                pictures = piece.settings.get("pictures", self.grid.sizes.attack_pictures)
+                out[f"likeness {embedder(which).key}{name}"] = self.likeness(which, piece, of, pictures)
         return out
 
     def prices(self, by: Defence) -> dict[str, Piece | None]:
@@ -287,14 +283,15 @@ class Corner:
             near, nearest = self.neighbours(by), self.neighbours(by.undone)
             shared |= {"neighbours": near, "neighbours, original": nearest} if near and nearest else {}
             shared |= self.shifts(by)
-            shared |= {f"harmless {where}": piece for where, piece in self.harmless(by).items()}
-            shared |= {f"harmless {where}, original": piece for where, piece in self.harmless(by.undone).items()}
+            taught = {f"harmless {where}": piece for where, piece in self.harmless(by).items()}
+            taught |= {f"harmless {where}, original": piece for where, piece in self.harmless(by.undone).items()}
+            shared |= taught | self.likenesses({f", {name}": piece for name, piece in taught.items()})
             runs: list[tuple[str, Attack, Attack | None, Piece | None]] = [(a.label, how, how, None) for a, how in attacks]
             if entry.label in searched:
                 runs.append((WORST, attacks[0][1], None, self.search(by, attacks[0][1])))
             for label, how, given, search in runs:
                 attack, beside = self.attack(by, given, search), self.attack(control, given, search)
-                pieces = {**shared, "attack": attack, "control": beside, **self.likenesses(attack, beside, by)}
+                pieces = {**shared, "attack": attack, "control": beside, **self.likenesses({"": attack, ", control": beside})}
                 pieces |= {"search": search} if search else {}
                 out.append(Cell(self.model, self.concept, self.seed, entry.label, label, by.chain, how, pieces, by.group))
         return out

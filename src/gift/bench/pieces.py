@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -62,13 +62,17 @@ class Piece:
         """The pieces that must be there before this one can be computed."""
         return (*self.needs.values(), *([self.gate] if self.gate else []))
 
-    def all(self) -> Iterator[Piece]:
-        """This piece and all that it rests on, those first; some more than once."""
-        for piece in self.before:
-            yield from piece.all()
-        yield self
 
+def in_order(pieces: Iterable[Piece]) -> dict[str, Piece]:
+    """These and all that they rest on by key, each once and after what it rests on."""
+    out: dict[str, Piece] = {}
 
-def in_order(pieces: list[Piece]) -> dict[str, Piece]:
-    """All pieces by key, each once and after what it rests on."""
-    return {piece.key: piece for last in pieces for piece in last.all()}
+    def add(piece: Piece) -> None:
+        if piece.key not in out:
+            for earlier in piece.before:
+                add(earlier)
+            out[piece.key] = piece
+
+    for piece in pieces:
+        add(piece)
+    return out
