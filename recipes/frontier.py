@@ -71,26 +71,30 @@ def write_names(axes: Axes, settings: Sequence[Setting]) -> None:
     The panel needs to have its final place and limits.
     """
     best, inside = front(settings), axes.get_window_extent()
-    dots = [axes.transData.transform((s.fid, s.reduction)) for s in settings]
-    taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in dots]
-    for (left, low), (right, high) in pairwise(axes.transData.transform((s.fid, s.reduction)) for s in best):
+    taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in dots(axes, settings)]
+    for (left, low), (right, high) in pairwise(dots(axes, best)):
         taken += [Bbox.from_bounds(left, low - 1, right - left, 2), Bbox.from_bounds(right - 1, low, 2, high - low)]
     for s in [*best, *(s for s in settings if named(s) and s not in best)]:
         at, name = (s.fid, s.reduction), "\n".join(wrap(s.method, 20))
         text = axes.annotate(name, at, (0, 0), textcoords="offset points", fontsize=7)
-        tries: list[tuple[float, int, dict[str, Any], Bbox]] = []
+        tries: list[tuple[float, dict[str, Any], Bbox]] = []
         for far in FAR:
             for dx, dy, across, up in OUTSIDE if s in best else SIDES:
                 spot: dict[str, Any] = {"position": (dx * far, dy * far), "horizontalalignment": across, "verticalalignment": up}
                 text.set(**spot)
                 box = text.get_window_extent()
                 hidden = sum(area(box, other) for other in taken) + area(box, box) - area(box, inside)
-                tries.append((hidden, len(tries), spot, box))
-        *_, spot, box = min(tries, key=lambda each: each[:2])
+                tries.append((hidden, spot, box))
+        _, spot, box = min(tries, key=lambda each: each[0])  # the first of equally free ones
         text.set(**spot)
         taken.append(box)
         if max(map(abs, spot["position"])) > FAR[0]:
             axes.annotate("", at, spot["position"], textcoords="offset points", arrowprops=LEADER)
+
+
+def dots(axes: Axes, settings: Sequence[Setting]) -> list[tuple[float, float]]:
+    """Where the points of settings are, in pixels."""
+    return [tuple(axes.transData.transform((s.fid, s.reduction))) for s in settings]
 
 
 def area(box: Bbox, other: Bbox) -> float:

@@ -50,7 +50,7 @@ def test_names_of_near_points_cover_neither_each_other_nor_a_point() -> None:
     frontier.write_names(axes, crowd)
     texts = [text for text in axes.texts if text.get_text()]
     assert sorted(text.get_text() for text in texts) == sorted(s.method for s in crowd)
-    dots = [Bbox.from_bounds(x - 2, y - 2, 4, 4) for x, y in (axes.transData.transform((s.fid, s.reduction)) for s in crowd)]
+    dots = [Bbox.from_bounds(x - 2, y - 2, 4, 4) for x, y in frontier.dots(axes, crowd)]
     boxes = [text.get_window_extent() for text in texts] + dots
     assert not any(frontier.area(one, other) for one, other in combinations(boxes, 2))
 
