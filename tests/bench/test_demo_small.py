@@ -15,6 +15,7 @@ from gift.bench.neighbours import neighbour_scores, neighbours
 from gift.bench.result import Writer
 from gift.errors import GiftError, Interrupted
 from gift.metrics.concept import mean
+from gift.report.evidence import read_evidence
 from gift.report.page import write_page
 from gift.training.progress import Silent
 from tests.bench.conftest import SMALL
@@ -122,6 +123,25 @@ def test_an_attack_may_have_a_name_and_begin_with_harmless_pictures(small: Small
     assert "full-later" in " ".join(grid["file"] for grid in record["grids"])
     assert all((tmp_path / grid["file"]).is_file() for grid in record["grids"])
     assert "after 1 harmless step" in write_page(tmp_path).read_text(encoding="utf-8")
+
+
+def test_an_attack_may_have_pictures_of_its_own_number(small: Small, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"harmless_steps": 1}
+    few: dict[str, Any] = {
+        "methods": ("original",),
+        "attacks": ({"attack": "full", "options": options}, {"attack": "full", "name": "few", "options": options, "pictures": 2}),
+        "method_options": {"esd": {"steps": 1, "sampler_steps": 3, "batch_size": 2}},
+    }
+    demo = make(small(**few), tmp_path)
+    for attack, pictures in (("full", SMALL["attack_pictures"]), ("few", 2)):
+        assert len(demo.attack_set(attack)) == len(demo.harmless(attack) or ()) == pictures
+    record = Writer(demo, demo.run()).write()
+    for method in ("original", "esd"):
+        plain, changed = (row["curve"] for row in record["rows"] if row["method"] == method)
+        assert plain[0] == changed[0]
+        assert plain != changed
+    cells = read_evidence(tmp_path).cells
+    assert {cell.attack: cell.pictures for cell in cells} == {"full": SMALL["attack_pictures"], "few": 2}
 
 
 def test_a_concept_that_the_original_never_draws_shows_nothing(small: Small, tmp_path: Path) -> None:

@@ -132,7 +132,9 @@ def test_a_method_against_several_concepts_at_once(make: Make, tmp_path: Path) -
         assert cells[concept, "esd"].pieces["control"].key == cells[concept, "esd, 3"].pieces["control"].key
     order = list(plan.pieces)
     assert all(order.index(need.key) < order.index(key) for key, piece in plan.pieces.items() for need in piece.before)
-    rows = run_grid(make(methods=["esd", together], attacks=[{"attack": "lora", "options": {"steps": 2}}]), tmp_path).rows
+    attack = {"attack": "lora", "options": {"steps": 2}, "pictures": 3}
+    rows = run_grid(make(methods=["esd", together], attacks=[attack]), tmp_path).rows
+    assert {row["settings"]["sizes"]["attack_pictures"] for row in rows} == {3}
     assert [(row["method"], row["concept"], row["settings"]["group"]) for row in rows] == [
         ("esd", "category:animal", []),
         ("esd, 3", "category:animal", group),
@@ -162,6 +164,7 @@ def test_a_method_against_several_concepts_at_once(make: Make, tmp_path: Path) -
         ({"methods": ["esd"]}, set()),
         ({"sizes": {"safe_evaluation_pictures": 7}}, {"price", "real", "redrawn", "shift"}),
         ({"sizes": {"attack_pictures": 5}}, {"attack", "likeness"}),
+        ({"attacks": [{"attack": "lora", "options": {"batch_size": 2}, "pictures": 5}]}, {"attack", "likeness"}),
         ({"sizes": {"evaluation_pictures": 7}}, {"score", "attack", "likeness"}),
         ({"method_options": {"gift": {"steps": 3}}}, EVERYTHING - {"set", "redrawn"}),
     ],

@@ -180,6 +180,16 @@ def test_attacks_are_told_with_steps_rate_and_pictures(demo: Path) -> None:
     assert "These very weights were attacked." in text
 
 
+def test_a_cells_own_number_of_pictures_is_told(mine: Path, grid: Path) -> None:
+    rows = made_grid.every_cell()
+    for row in rows:
+        row["settings"]["sizes"] = {"attack_pictures": 7 if row["attack"] == "full" else 48}
+    made_grid.write(grid, rows)
+    told = {row["Attack"]: row["Pictures"] for row in table(card(mine, evidence=grid), "What was attacked, and how")}
+    assert told["Full fine-tuning"] == "7"
+    assert told["LoRA"] == "48"
+
+
 def test_an_inconclusive_attack_is_never_protection(demo: Path) -> None:
     text = card(demo / "model", evidence=demo)
     (row,) = [row for row in table(text, "Results") if row["Attack"] == "Full fine-tuning"]

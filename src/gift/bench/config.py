@@ -40,6 +40,7 @@ class AttackEntry(BaseModel):
     attack: str
     name: str = ""
     options: dict[str, Any] = Field(default_factory=dict, description="hyperparameters")
+    pictures: int | None = Field(default=None, ge=2, description="that its attacker has; by default as many as the others'")
 
     @property
     def label(self) -> str:

@@ -163,24 +163,24 @@ class Corner:
         styles = [concept.name for concept in self.beside(by.group).concepts if concept.kind == "style"]
         return {"without": styles} if styles else {}
 
-    def attack(self, by: Defence, how: Attack | None, search: Piece | None = None) -> Piece:
-        """An attack's curve; the attack is given, or what a search has found."""
+    def attack(self, by: Defence, pictures: int, how: Attack | None, search: Piece | None = None) -> Piece:
+        """An attack's curve, on so many pictures; the attack is given, or what a search has found."""
         bounded = search and self.grid.search and self.grid.search.least_safe
         safe = self.safe(by) if self.grid.safe_after or bounded else None
         needs = {"defence": self.defence(by), "score": self.score(by), "search": search, "original": self.original, "safe": safe}
-        settings: dict[str, Any] = {"recogniser": self.recogniser, "sizes": self.attack_sizes()}
+        settings: dict[str, Any] = {"recogniser": self.recogniser, "sizes": self.attack_sizes(pictures)}
         if how:
             settings |= {"attack": how.name, "arguments": how.model_dump(mode="json")}
         if search or (how and how.needs_base):
             settings["base"] = self.base
         return self.piece("attack", f"{how.name if how else WORST} on {by.words}", settings, needs)
 
-    def search(self, by: Defence, first: Attack) -> Piece:
-        """A search for the worst attack."""
+    def search(self, by: Defence, pictures: int, first: Attack) -> Piece:
+        """A search for the worst attack on so many pictures."""
         assert self.grid.search is not None
         config = self.grid.search.model_dump(mode="json", exclude={"methods", "kinds"}, exclude_none=True)
         config["kinds"] = list(self.grid.search.kinds_known())
-        settings = {"recogniser": self.recogniser, "sizes": self.attack_sizes(), "base": self.base, "search": config}
+        settings = {"recogniser": self.recogniser, "sizes": self.attack_sizes(pictures), "base": self.base, "search": config}
         settings |= {"attack": first.name, "arguments": first.model_dump(mode="json")}
         safe = self.safe(by) if self.grid.search.least_safe else None
         needs = {"defence": self.defence(by), "score": self.score(by), "safe": safe}
@@ -209,7 +209,7 @@ class Corner:
         for which in self.grid.similarity:
             for name, piece in drawn.items():
                 of = piece.settings.get("harmless", self.concept)
-                pictures = piece.settings.get("pictures", self.grid.sizes.attack_pictures)
+                pictures = piece.settings["pictures"] if "harmless" in piece.settings else piece.settings["sizes"][0]
                 out[f"likeness {embedder(which).key}{name}"] = self.likeness(which, piece, of, pictures)
         return out
 
@@ -248,9 +248,9 @@ class Corner:
         others = [name for name in group if name != self.concept]
         return Context.of(self.model, self.concept, self.seed, others, self.drawn).bench
 
-    def attack_sizes(self) -> list[int]:
+    def attack_sizes(self, pictures: int) -> list[int]:
         """What an attack sees and what it is scored on."""
-        return [self.grid.sizes.attack_pictures, self.grid.sizes.evaluation_pictures]
+        return [pictures, self.grid.sizes.evaluation_pictures]
 
     def by(self, entry: MethodEntry) -> Defence:
         """An entry's methods, and the group that they are about; its order is the entry's own, so that cells share its pieces.
@@ -272,7 +272,7 @@ class Corner:
         entries = grid.everything()
         control = next(Defence(grid.chain_of(entry, self.kind)) for entry in entries if entry.label == grid.control)
         searched = grid.searched()
-        attacks = [(entry, grid.attack_of(entry)) for entry in grid.attacks]
+        attacks = [(entry.label, entry.pictures or grid.sizes.attack_pictures, grid.attack_of(entry)) for entry in grid.attacks]
         out: list[Cell] = []
         for entry in entries:
             by = self.by(entry)
@@ -286,11 +286,13 @@ class Corner:
             taught = {f"harmless {where}": piece for where, piece in self.harmless(by).items()}
             taught |= {f"harmless {where}, original": piece for where, piece in self.harmless(by.undone).items()}
             shared |= taught | self.likenesses({f", {name}": piece for name, piece in taught.items()})
-            runs: list[tuple[str, Attack, Attack | None, Piece | None]] = [(a.label, how, how, None) for a, how in attacks]
+            runs: list[tuple[str, int, Attack, Piece | None]] = [(*attack, None) for attack in attacks]
             if entry.label in searched:
-                runs.append((WORST, attacks[0][1], None, self.search(by, attacks[0][1])))
-            for label, how, given, search in runs:
-                attack, beside = self.attack(by, given, search), self.attack(control, given, search)
+                _, pictures, first = attacks[0]
+                runs.append((WORST, pictures, first, self.search(by, pictures, first)))
+            for label, pictures, how, search in runs:
+                given = None if search else how
+                attack, beside = (self.attack(whose, pictures, given, search) for whose in (by, control))
                 pieces = {**shared, "attack": attack, "control": beside, **self.likenesses({"": attack, ", control": beside})}
                 pieces |= {"search": search} if search else {}
                 out.append(Cell(self.model, self.concept, self.seed, entry.label, label, by.chain, how, pieces, by.group))

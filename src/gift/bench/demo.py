@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +70,7 @@ class Demo:
                 if name not in known:
                     raise one_of(f"entry of {what}", name, sorted(known))
         self.attacks = {entry.label: self._attack_of(entry) for entry in config.attacks}
+        self.pictures = {entry.label: entry.pictures or config.attack_pictures for entry in config.attacks}
         if len({file_word(name) for name in self.attacks}) < len(config.attacks):
             raise GiftError("attacks lists one name twice; give each once, or a name of its own")
         model = load(config.model, sampler_steps=config.sampler_steps, guidance=config.guidance)
@@ -81,12 +81,22 @@ class Demo:
         self.scorer = self.bench.scorer
         self.store = Store(folder / "work" / "pieces")
         self._sets: tuple[LatentSet, LatentSet] | None = None
+        self._encoded_sets: dict[tuple[str, int], LatentSet] = {}
         self._defended: dict[str, Defended] = {}
 
-    @cached_property
-    def harmless(self) -> LatentSet:
-        """What attacks that begin with harmless pictures have of them."""
-        return self.bench.harmless_set(self.config.attack_pictures)
+    def attack_set(self, attack: str) -> LatentSet:
+        """The pictures that an attack has."""
+        return self._encoded(self.bench.attack_set, self.pictures[attack])
+
+    def harmless(self, attack: str) -> LatentSet | None:
+        """The harmless pictures that an attack has, where it needs them: as many."""
+        return self._encoded(self.bench.harmless_set, self.pictures[attack]) if self.attacks[attack].needs_harmless else None
+
+    def _encoded(self, make: Callable[[int], LatentSet], pictures: int) -> LatentSet:
+        key = make.__name__, pictures
+        if key not in self._encoded_sets:
+            self._encoded_sets[key] = make(pictures)
+        return self._encoded_sets[key]
 
     def _attack_of(self, entry: AttackEntry) -> Attack:
         shared = self.config.attack_options.get(entry.attack, {})
@@ -101,7 +111,6 @@ class Demo:
         """
         began = time.perf_counter()
         out = Outcome(self.config)
-        attack_set = self.bench.attack_set(self.config.attack_pictures)
         for name, chain in self.chains.items():
             if only and name not in only:
                 continue
@@ -117,7 +126,7 @@ class Demo:
             out.prices[name] = self.price(name, defended.model, out.prices.get("original"))
             out.neighbours[name] = self.neighbours(name, defended.model)
             for attack in self.attacks:
-                out.trials[name, attack] = self.trial(name, attack, defended.model, attack_set, out.scored[name])
+                out.trials[name, attack] = self.trial(name, attack, defended.model, out.scored[name])
         out.seconds = time.perf_counter() - began
         return out
 
@@ -213,11 +222,11 @@ class Demo:
         )["scores"]
         return found
 
-    def trial(self, name: str, attack: str, model: DenoisingModel, data: LatentSet, before: Scored) -> dict[str, Any]:
+    def trial(self, name: str, attack: str, model: DenoisingModel, before: Scored) -> dict[str, Any]:
         """One attack with its curve."""
         how = self.attacks[attack]
         settings = {**self.settings(self.chains[name]), "attack": options_of(how), "n": self.config.evaluation_pictures}
-        settings["pictures"] = self.config.attack_pictures
+        settings["pictures"] = self.pictures[attack]
 
         kept = self.checkpoints(f"{name}-{file_word(attack)}", settings)
 
@@ -226,11 +235,11 @@ class Demo:
             done = attack_and_score(
                 model,
                 how,
-                data,
+                self.attack_set(attack),
                 asks,
                 self.scorer,
                 seed=self.config.seed,
-                harmless=self.harmless if how.needs_harmless else None,
+                harmless=self.harmless(attack),
                 before=before,
                 checkpoints=kept,
                 reporter=self.reporter,

@@ -24,12 +24,13 @@ REMEDY = "run 'gift bench' again to write it anew"
 class CellSettings(Part):
     """What a cell was computed with: hyperparameters by method of the chain, those of the attack, and the control's name.
 
-    `group` are all concepts that the method was about, if there were several.
+    `group` are all concepts that the method was about, if there were several; `sizes` says how many pictures each side had.
     """
 
     methods: dict[str, dict[str, Any]]
     attack: dict[str, Any]
     control: Name
+    sizes: dict[str, Any] = Field(default_factory=dict)
     group: tuple[Name, ...] = ()
 
 

@@ -48,7 +48,7 @@ def make_row(plan: Plan, cell: Cell, store: Store, tally: Tally) -> Row:
             "group": list(cell.group),
             "control": plan.grid.control,
             "horizon": plan.grid.horizon,
-            "sizes": plan.grid.sizes.model_dump(mode="json"),
+            "sizes": {**plan.grid.sizes.model_dump(mode="json"), "attack_pictures": cell.pieces["attack"].settings["sizes"][0]},
         },
         "libraries": libraries(),
         "pieces": {role: piece.key for role, piece in cell.pieces.items()},

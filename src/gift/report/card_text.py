@@ -73,7 +73,7 @@ def card_text(
             license=license_id,
             evidence=evidence,
             found=found,
-            attacks=_attacks(cells, evidence.sizes) if evidence else [],
+            attacks=_attacks(cells),
             attack_settings=settings(public({_unique(cell): cell.arguments for cell in cells})),
             each=evidence.sizes.get("evaluation_pictures") if evidence else None,
             lines=lines(cells),
@@ -129,14 +129,14 @@ def _unique(cell: Cell) -> str:
     return f"{cell.title} ({cell.concept}, seed {cell.seed}): {cell.found}" if cell.found else cell.title
 
 
-def _attacks(cells: Sequence[Cell], sizes: dict[str, Any]) -> list[dict[str, str]]:
+def _attacks(cells: Sequence[Cell]) -> list[dict[str, str]]:
     """Each attack once: what it does, its steps, rate and pictures."""
     out: dict[str, dict[str, str]] = {}
     for cell in cells:
-        given, shots = sizes.get("attack_pictures"), cell.arguments.get("shots")
+        given, shots = cell.pictures, cell.arguments.get("shots")
         few = f"{shots} of {given}" if isinstance(shots, int) and shots > 0 else str(given)
         out.setdefault(
-            json.dumps([_unique(cell), cell.arguments], sort_keys=True),
+            json.dumps([_unique(cell), cell.arguments, given], sort_keys=True, default=str),
             {
                 "title": _unique(cell),
                 "about": cell.about,

@@ -63,6 +63,7 @@ class Cell:
         title: the attack in words.
         about: what it does, in a sentence; '' where that is not known.
         arguments: its hyperparameters.
+        pictures: how many its attacker had; None where that is not known.
         searched: how many attacks a search tried to find this one; None where none was run.
         found: what kind of attack it found, in words.
         scores: None where the cell failed.
@@ -77,6 +78,7 @@ class Cell:
     title: str
     about: str
     arguments: dict[str, Any]
+    pictures: Any
     searched: int | None
     found: str | None
     status: Status
@@ -176,6 +178,9 @@ def _of_demo(source: Path, result: record.Result) -> Evidence:
     attacks = {attack.attack: attack for attack in result.attacks}
     priced = {method.method: method for method in result.methods}
     versions, machine = _split(result.machine)
+    listed = result.settings.get("attacks")
+    entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+    pictures = {str(entry.get("name") or entry.get("attack")): entry.get("pictures") for entry in entries}
     cells = []
     for row in result.ordered():
         attack = attacks[row.attack]
@@ -206,6 +211,7 @@ def _of_demo(source: Path, result: record.Result) -> Evidence:
                 title=attack.title,
                 about=_about(row.attack),
                 arguments=attack.arguments,
+                pictures=pictures.get(row.attack) or result.settings.get("attack_pictures"),
                 searched=None,
                 found=None,
                 status=status,
@@ -266,6 +272,7 @@ def _of_grid(source: Path, records: grid_record.Records) -> Evidence:
     chains = {cell.method: cell.settings.methods for cell in records.cells}
     titles = {label: in_words(chain) if label in {"+".join(chain), ORIGINAL} else label for label, chain in chains.items()}
     sizes = grid.get("sizes")
+    given = sizes.get("attack_pictures") if isinstance(sizes, dict) else None
     trials = records.summary.grid.search.trials if records.summary.grid.search else None
     return Evidence(
         verb="bench",
@@ -276,7 +283,7 @@ def _of_grid(source: Path, records: grid_record.Records) -> Evidence:
         titles=titles,
         control=records.summary.grid.control,
         original=next((label for label, chain in chains.items() if not chain), ORIGINAL),
-        cells=tuple(_grid_cell(cell, trials) for cell in records.cells),
+        cells=tuple(_grid_cell(cell, trials, given) for cell in records.cells),
         sheets=tuple(_grid_sheet(sheet, titles[sheet.method]) for sheet in records.sheets),
         sizes=sizes if isinstance(sizes, dict) else {},
         configuration=grid,
@@ -287,7 +294,7 @@ def _of_grid(source: Path, records: grid_record.Records) -> Evidence:
     )
 
 
-def _grid_cell(cell: grid_record.Failed | grid_record.Measured, trials: int | None) -> Cell:
+def _grid_cell(cell: grid_record.Failed | grid_record.Measured, trials: int | None, given: Any) -> Cell:
     found = getattr(cell, "attack_found", None)
     arguments = dict(found or cell.settings.attack)
     name = str(arguments.pop("name", cell.attack))
@@ -316,6 +323,7 @@ def _grid_cell(cell: grid_record.Failed | grid_record.Measured, trials: int | No
         title=_title(cell.attack),
         about=_about(name),
         arguments={"attack": name, **arguments},
+        pictures=cell.settings.sizes.get("attack_pictures", given),
         searched=trials if found else None,
         found=_title(name) if found else None,
         status=cell.status,
