@@ -20,7 +20,7 @@ import torch
 import typer
 from PIL import Image
 
-from gift.attacks import ATTACKS
+from gift.attacks import ATTACKS, TextualInversion
 from gift.bench.evaluation import evaluate_model
 from gift.bench.workbench import Workbench
 from gift.cli.common import reporting
@@ -80,6 +80,7 @@ TRAINERS = {
             "--learnable_property=object",
             f"--placeholder_token={WORD}",
             f"--initializer_token={noun.split()[-1]}",
+            f"--num_vectors={TextualInversion().vectors}",
         ],
         lambda out: {"embeds": out / EMBEDS},
     ),

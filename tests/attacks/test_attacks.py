@@ -58,7 +58,7 @@ def test_textual_inversion_moves_its_rows_alone(random_model: StableDiffusion, c
 
 
 def test_textual_inversion_is_descent_on_one_row(random_model: StableDiffusion, concept_set: LatentSet) -> None:
-    how = TextualInversion(steps=3, batch_size=4, rate=0.5, optimiser="sgd", decay=0, clip=1e9, initialiser="q")
+    how = TextualInversion(steps=3, batch_size=4, rate=0.5, optimiser="sgd", decay=0, clip=1e9, initialiser="q", vectors=1)
     done = how(random_model, concept_set, seed=7)
     reference = random_model.copy(text=True)
     tokenizer, encoder = reference.pipeline.tokenizer, reference.pipeline.text_encoder
