@@ -66,6 +66,7 @@ def test_attacks_that_lean_on_a_base_take_one(here: Path, name: str) -> None:
         (["--harmless-images", "pictures"], "attack 'lora' uses no harmless pictures; leave them out"),
         (["--attack", "sequence", "--harmless-images", "nowhere"], "nowhere"),
         (["--attack", "toward-base", "--base", "nowhere"], "no model 'nowhere'"),
+        (["--pictures", "0"], "--pictures"),
     ],
 )
 def test_what_would_not_be_used_or_is_not_there_is_told(here: Path, arguments: list[str], says: str) -> None:
@@ -73,6 +74,16 @@ def test_what_would_not_be_used_or_is_not_there_is_told(here: Path, arguments: l
     assert code == 2
     assert says in said
     assert not (here / "out" / "attack.json").exists()
+
+
+def test_so_many_drawings_as_are_asked_for(here: Path) -> None:
+    losses = {}
+    for given in (None, "1", "5"):
+        assert attack(*(["--pictures", given] if given else []), output=f"of-{given}")[0] == 0
+        losses[given] = json.loads((here / f"of-{given}" / "attack.json").read_text())["losses"]
+        written = yaml.safe_load((here / f"of-{given}" / "config.yaml").read_text())
+        assert written["pictures"] == int(given or FEW["pictures"])
+    assert len({str(loss) for loss in losses.values()}) == 3
 
 
 def test_harmless_pictures_of_the_users_own(here: Path) -> None:

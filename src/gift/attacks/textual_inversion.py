@@ -20,7 +20,7 @@ class TextualInversion(Attack):
     """Trains the embedding of a placeholder and nothing else, as diffusers' `textual_inversion.py` does.
 
     A word can only choose among what the model draws, so the pictures must be such as it draws. The first of an object's bundled
-    drawings are as the model was taught them, those after them turned and recoloured: give it a few (`--set pictures=7`), not
+    drawings are as the model was taught them, those after them turned and recoloured: give it a few (`--pictures 7`), not
     dozens. Rate and vectors are measured (docs/results.md, DreamBooth and Textual Inversion).
     """
 

@@ -52,6 +52,10 @@ def attack(
     steps: Annotated[int | None, typer.Option(help="Optimiser steps.", min=0)] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the attacked weights and the curve go.")] = Path("attacked"),
     concept_images: Annotated[Path | None, typer.Option(help="The attacker's pictures; else bundled drawings.")] = None,
+    pictures: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Bundled drawings that the attacker has; an object's first few are not varied.", min=1),
+    ] = None,
     harmless_images: Annotated[
         Path | None, typer.Option(help="Other pictures, for attacks that hide the concept among them; else bundled drawings.")
     ] = None,
@@ -100,6 +104,7 @@ def attack(
         "attack": attack,
         "steps": steps,
         "concept_images": concept_images,
+        "pictures": pictures,
         "harmless_images": harmless_images,
         "base": base,
         "seed": seed,
