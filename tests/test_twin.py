@@ -74,16 +74,26 @@ def test_the_attacks_of_a_grid_s_records_are_measured_on_a_twin(
         {"concept": "mushroom", "seed": 1, "status": "ok", "settings": {"attack": listed}},
         {"concept": "mushroom", "seed": 1, "status": "ok", "settings": {"attack": listed}},  # of another method: the same attack
         {"concept": "mushroom", "seed": 2, "status": "ok", "settings": {"attack": listed}, "attack_found": found},
+        {"concept": "mushroom", "seed": 1, "status": "ok", "settings": {"attack": listed, "sizes": {"attack_pictures": 2}}},
         {"concept": "mushroom", "seed": 3, "status": "inconclusive", "settings": {"attack": listed}},
         {"concept": "ant", "seed": 1, "status": "ok", "settings": {"attack": listed}},  # the twin knows it
     ]
     (tmp_path / "records.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    seen, run = [], twin.attack_and_score
+
+    def counted(model: Any, attack: Any, data: Any, *rest: Any, **more: Any) -> Any:
+        seen.append(len(data))
+        return run(model, attack, data, *rest, **more)
+
+    monkeypatch.setattr(twin, "attack_and_score", counted)
     twin.measure_limit(tmp_path, twin.cases_in(tmp_path, [tmp_path]))
     kept = json.loads((tmp_path / "never.json").read_text())["curves"]
-    assert [(entry["concept"], entry["attack"]["name"], entry["seed"]) for entry in kept] == [
-        ("mushroom", "lora", 1),
-        ("mushroom", "full", 2),
+    assert [(entry["concept"], entry["attack"]["name"], entry["seed"], entry["pictures"]) for entry in kept] == [
+        ("mushroom", "lora", 1, 48),
+        ("mushroom", "full", 2, 48),
+        ("mushroom", "lora", 1, 2),
     ]
+    assert seen == [48, 48, 2]
     never.measured.cache_clear()
     least = never.limit_of({**rows[2], "curve": [[0, 0.0], [2, 0.5]], "control_curve": [[0, 0.5], [2, 1.0]]})
     assert least is not None

@@ -16,7 +16,7 @@ import torch
 
 from gift.attacks import Attack
 from gift.bench.identity import options_of
-from gift.bench.never import FILE, attack_of
+from gift.bench.never import FILE, PICTURES, attack_of, pictures_of
 from gift.bench.trial import attack_and_score
 from gift.bench.workbench import Workbench
 from gift.files import write_json
@@ -27,7 +27,6 @@ from gift.settings import make_attack, parse_options
 from .denoiser import make, train
 
 CHECKPOINT = "denoiser.pt"
-PICTURES = 48  # of the attacker's, as a grid's
 SAFE_PICTURES = 240  # of prompts that a twin has seen, for its safe accuracy (choice)
 
 
@@ -56,11 +55,12 @@ def train_twin(output: Path, never: Sequence[str], steps: int, compiled: bool = 
 
 @dataclass(frozen=True)
 class Case:
-    """One attack with a concept that the twin never saw, and its seed."""
+    """One attack with a concept that the twin never saw, its seed, and how many pictures the attacker has."""
 
     concept: str
     attack: Attack
     seed: int
+    pictures: int = PICTURES
 
 
 def cases_of(twin: Path, attacks: Sequence[str], seeds: Sequence[int], steps: int) -> list[Case]:
@@ -92,7 +92,7 @@ def cases_in(twin: Path, records: Sequence[Path]) -> list[Case]:
             row = json.loads(line)
             if row["status"] == "ok" and row["concept"] in never:
                 options = {name: value for name, value in attack_of(row).items() if name != "name"}
-                case = Case(row["concept"], make_attack(attack_of(row)["name"], options), row["seed"])
+                case = Case(row["concept"], make_attack(attack_of(row)["name"], options), row["seed"], pictures_of(row))
                 found[repr(case)] = case
     return list(found.values())
 
@@ -130,12 +130,13 @@ def measure_limit(twin: Path, cases: Sequence[Case]) -> None:
             "seed": case.seed,
             "twin_steps": about["steps"],
             "never": about["never"],
+            "pictures": case.pictures,
         }
-        if any(entry.items() <= other.items() for other in _kept()["curves"]):
+        if any(entry.items() <= {"pictures": PICTURES, **other}.items() for other in _kept()["curves"]):
             continue
         of = Workbench.of(model, case.concept, case.seed)
-        harmless = of.harmless_set(PICTURES) if case.attack.needs_harmless else None
-        data = of.attack_set(PICTURES)
+        harmless = of.harmless_set(case.pictures) if case.attack.needs_harmless else None
+        data = of.attack_set(case.pictures)
         trial = attack_and_score(model, case.attack, data, of.asks(36), of.scorer, seed=case.seed, harmless=harmless)
         kept = _kept()  # again: another process may have measured something meanwhile
         kept["twins"] = [other for other in kept["twins"] if other["never"] != about["never"]] + [about]

@@ -49,6 +49,26 @@ def test_a_curve_is_found_by_the_attack_and_cut_to_the_horizon(kept: Any) -> Non
     assert never.never_learned("owl", described(Full()), 50) is None
 
 
+def test_a_curve_is_of_an_attacker_with_so_many_pictures(kept: Any) -> None:
+    few, usual = [[0, 0.0], [10, 0.2]], [[0, 0.0], [10, 0.6]]
+    how = described(Lora(steps=10))
+    kept(
+        [
+            {"concept": "owl", "attack": how, "seed": 0, "pictures": 7, "curve": few},
+            {"concept": "owl", "attack": how, "seed": 0, "curve": usual},
+        ]
+    )
+    assert never.never_learned("owl", how, 10) == [tuple(point) for point in usual]
+    assert never.never_learned("owl", how, 10, 7) == [tuple(point) for point in few]
+    assert never.never_learned("owl", how, 10, 6) is None
+    row = {"concept": "owl", "curve": few, "control_curve": [[0, 0.0], [10, 1.0]]}
+    for sizes, last in (({}, 0.6), ({"attack_pictures": 48}, 0.6), ({"attack_pictures": 7}, 0.2)):
+        limit = never.limit_of({**row, "settings": {"attack": how, "sizes": sizes}})
+        assert limit is not None
+        assert limit["score_after"] == last
+    assert never.limit_of({**row, "settings": {"attack": how, "sizes": {"attack_pictures": 8}}}) is None
+
+
 def test_without_a_file_there_is_no_limit(kept: Any) -> None:
     assert never.never_learned("owl", described(Lora()), 50) is None
 

@@ -16,13 +16,15 @@ from gift.metrics.recovery import Curve, area
 
 FILE = Path(__file__).with_name("never_learned.json")
 NAME = "never learned"
-Key = tuple[str, str, str]
+PICTURES = 48
+"""Of the attacker's, where nothing else is said: as a grid's."""
+Key = tuple[str, str, str, int]
 
 
-def key_of(concept: str, attack: Mapping[str, Any]) -> Key:
+def key_of(concept: str, attack: Mapping[str, Any], pictures: int) -> Key:
     """What a curve depends on beside its seed; `attack` holds the name and all arguments, of which the steps only cut the curve."""
     rest = {name: value for name, value in attack.items() if name not in {"name", "steps"}}
-    return concept, str(attack["name"]), json.dumps(rest, sort_keys=True)
+    return concept, str(attack["name"]), json.dumps(rest, sort_keys=True), pictures
 
 
 @lru_cache(maxsize=1)
@@ -32,19 +34,21 @@ def measured() -> dict[Key, list[dict[int, float]]]:
         return {}
     found: dict[Key, list[dict[int, float]]] = {}
     for entry in json.loads(FILE.read_text(encoding="utf-8"))["curves"]:
-        found.setdefault(key_of(entry["concept"], entry["attack"]), []).append(dict(entry["curve"]))
+        key = key_of(entry["concept"], entry["attack"], entry.get("pictures", PICTURES))
+        found.setdefault(key, []).append(dict(entry["curve"]))
     return found
 
 
-def never_learned(concept: str, attack: Mapping[str, Any], horizon: int) -> Curve | None:
+def never_learned(concept: str, attack: Mapping[str, Any], horizon: int, pictures: int = PICTURES) -> Curve | None:
     """The mean recovery curve of twins under an attack, to a horizon; None where it was not measured.
 
     Args:
         concept: as the command line takes it.
         attack: the attack's 'name' with its arguments.
         horizon: the last step; must be one at which the twins were looked at.
+        pictures: how many the attacker has.
     """
-    curves = measured().get(key_of(concept, attack), [])
+    curves = measured().get(key_of(concept, attack, pictures), [])
     if not curves or any(horizon not in curve for curve in curves):
         return None
     steps = sorted(set.intersection(*(set(curve) for curve in curves)))
@@ -57,6 +61,12 @@ def attack_of(row: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def pictures_of(row: Mapping[str, Any]) -> int:
+    """How many pictures the attacker of a grid's record had."""
+    given: int = row["settings"].get("sizes", {}).get("attack_pictures", PICTURES)
+    return given
+
+
 def limit_of(row: Mapping[str, Any]) -> dict[str, float] | None:
     """The limit beside a grid's record.
 
@@ -64,7 +74,7 @@ def limit_of(row: Mapping[str, Any]) -> dict[str, float] | None:
         area and score_after of the twins, and reduction: how much less they learn than the control relearns, which a defence can't
         be expected to exceed without damage; None where they were not measured.
     """
-    curve = never_learned(row["concept"], attack_of(row), row["curve"][-1][0])
+    curve = never_learned(row["concept"], attack_of(row), row["curve"][-1][0], pictures_of(row))
     if curve is None:
         return None
     least, control = area(curve), area([(int(step), score) for step, score in row["control_curve"]])

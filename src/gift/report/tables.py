@@ -9,7 +9,7 @@ from typing import Any
 
 from gift.bench.config import PLACES
 from gift.bench.never import NAME as LIMIT
-from gift.bench.never import limit_of, measured, never_learned
+from gift.bench.never import PICTURES, limit_of, measured, never_learned, pictures_of
 from gift.bench.safe_after import share_left
 from gift.bench.summary import damages, limits, mean_in
 from gift.metrics.concept import mean
@@ -243,7 +243,7 @@ def found(summary: Summary) -> str:
         told += f", {first} harmless step{'s' if first > 1 else ''}" if first else ""
         told += ", text encoder" if how.get("text_encoder") else ""
         mine, control = ([(int(step), score) for step, score in row[name]] for name in ("curve", "control_curve"))
-        curves = [mine, control, never_learned(row["concept"], how, mine[-1][0])]
+        curves = [mine, control, never_learned(row["concept"], how, mine[-1][0], pictures_of(row))]
         areas = [number(None if curve is None else area(curve)) for curve in curves]
         back = [None if curve is None else steps_to_recover(curve, row["original_score"]) for curve in curves]
         after = ["–" if step is None else str(step) for step in back]
@@ -287,9 +287,10 @@ def limit() -> str:
         return ""
     steps = sorted({step for curves in found.values() for curve in curves for step in curve})
     rows = []
-    for (concept, attack, options), curves in found.items():
+    for (concept, attack, options, pictures), curves in found.items():
         given, usual = json.loads(options), make_attack(attack, {}).model_dump(mode="json")
         unusual = [f"{name.replace('_', ' ')} {given[name]}" for name in given if name != "rate" and given[name] != usual[name]]
+        unusual += [f"{pictures} pictures"] if pictures != PICTURES else []
         told = ", ".join([plain(attack), *([f"{given['rate']:.3g}"] if "rate" in given else []), *map(plain, unusual)])
         means = [[curve[step] for curve in curves if step in curve] for step in steps]
         scores = [number(mean(values)) if values else "–" for values in means]
