@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -81,22 +82,16 @@ class Demo:
         self.scorer = self.bench.scorer
         self.store = Store(folder / "work" / "pieces")
         self._sets: tuple[LatentSet, LatentSet] | None = None
-        self._encoded_sets: dict[tuple[str, int], LatentSet] = {}
+        self._attack_set, self._harmless_set = cache(self.bench.attack_set), cache(self.bench.harmless_set)
         self._defended: dict[str, Defended] = {}
 
     def attack_set(self, attack: str) -> LatentSet:
         """The pictures that an attack has."""
-        return self._encoded(self.bench.attack_set, self.pictures[attack])
+        return self._attack_set(self.pictures[attack])
 
     def harmless(self, attack: str) -> LatentSet | None:
         """The harmless pictures that an attack has, where it needs them: as many."""
-        return self._encoded(self.bench.harmless_set, self.pictures[attack]) if self.attacks[attack].needs_harmless else None
-
-    def _encoded(self, make: Callable[[int], LatentSet], pictures: int) -> LatentSet:
-        key = make.__name__, pictures
-        if key not in self._encoded_sets:
-            self._encoded_sets[key] = make(pictures)
-        return self._encoded_sets[key]
+        return self._harmless_set(self.pictures[attack]) if self.attacks[attack].needs_harmless else None
 
     def _attack_of(self, entry: AttackEntry) -> Attack:
         shared = self.config.attack_options.get(entry.attack, {})
