@@ -12,7 +12,10 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
+from gift.attacks import TextualInversion
 from gift.bench.neighbours import read_drawings
+from gift.bench.trial import attack_and_score
+from gift.bench.workbench import Workbench
 from gift.data.art import ART_FOLDER, load_art
 from gift.data.prompts import Ask
 from gift.metrics.concept import mean, prompted, read
@@ -94,6 +97,14 @@ def test_it_draws_what_it_is_asked_for() -> None:
     objects, styles = prompted(load_recogniser(), art, images, asks)
     assert mean(objects) >= 0.8
     assert mean(styles) >= 0.8
+
+
+@pytest.mark.slow
+def test_a_word_alone_learns_an_object_of_a_few_drawings_as_they_are() -> None:
+    bench, how = Workbench.of(load("tiny"), "guitar", 0), TextualInversion(steps=100)
+    curve = attack_and_score(bench.model, how, bench.attack_set(7), bench.asks(8), bench.scorer, seed=0).curve
+    assert curve[0][1] <= 0.25
+    assert curve[-1][1] >= 0.5
 
 
 def test_the_kept_embeddings_are_the_recognisers_of_these_drawings() -> None:
