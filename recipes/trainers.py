@@ -24,6 +24,7 @@ from gift.attacks import ATTACKS, TextualInversion
 from gift.bench.evaluation import evaluate_model
 from gift.bench.workbench import Workbench
 from gift.cli.common import reporting
+from gift.data.art import Art
 from gift.data.attack_pictures import attack_pictures
 from gift.errors import GiftError, one_of
 from gift.files import write_bytes, write_json, write_text
@@ -87,6 +88,17 @@ TRAINERS = {
 }
 
 
+def art_of_an_object(bench: Workbench) -> Art:
+    """The bundled drawings, of which a workbench's concept is an object.
+
+    Raises:
+        GiftError: it is none.
+    """
+    if bench.art is None or bench.concept.kind != "object":
+        raise GiftError("give a model with the bundled words, and an object")
+    return bench.art
+
+
 def write_pictures(folder: Path, images: torch.Tensor, captions: list[str]) -> None:
     """Pictures alone in `plain/`, and in `captioned/` with their captions as an image folder of `datasets`."""
     lines = []
@@ -125,8 +137,7 @@ def main(
 ) -> None:
     """Trains with diffusers' scripts and prints how much of the concept came back."""
     bench = Workbench.of(load(model), concept, seed)
-    if bench.art is None or bench.concept.kind != "object":
-        raise GiftError("give a model with the bundled words, and an object")
+    art = art_of_an_object(bench)
     unknown = next((name for name in only or () if name not in TRAINERS), None)
     if unknown:
         raise one_of("trainer", unknown, list(TRAINERS))
@@ -134,8 +145,8 @@ def main(
     for script in scripts.values():
         if not script.is_file():
             raise GiftError(f"no {script}; give the folder of a diffusers checkout")
-    noun = bench.art.object(bench.concept.name).noun
-    _, captions = attack_pictures(bench.concept, bench.art, pictures, seed)
+    noun = art.object(bench.concept.name).noun
+    _, captions = attack_pictures(bench.concept, art, pictures, seed)
     write_pictures(output / "pictures", bench.attack_images(pictures), captions)
     where = str(Path(model).resolve())
     evaluated: dict[str, dict[str, Any]] = {"before": {"model": where}}

@@ -6,18 +6,20 @@ Textual Inversion has no reason to find the object.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import torch
 import typer
 
 from gift.attacks.textual_inversion import TextualInversion
+from gift.bench.losses import mean_losses
 from gift.bench.neighbours import neighbours
 from gift.bench.workbench import Workbench
 from gift.cli.common import reporting
 from gift.data.latents import LatentSet
-from gift.errors import GiftError
 from gift.models import DenoisingModel, load
+from recipes.trainers import art_of_an_object
 
 DRAWS = 500
 """Of noise and timesteps, for a set and a word (choice)."""
@@ -29,20 +31,15 @@ def sets_of(bench: Workbench, pictures: int) -> dict[str, LatentSet]:
     Raises:
         GiftError: the concept is no object of the bundled drawings.
     """
-    if bench.art is None or bench.concept.kind != "object":
-        raise GiftError("give a model with the bundled words, and an object")
-    whole, drawn = bench.attack_set(pictures), len(bench.art.styles)
+    drawn, whole = len(art_of_an_object(bench).styles), bench.attack_set(pictures)
     parts = {"as drawn": whole.only(torch.arange(min(drawn, pictures)))}
     return parts | ({"turned and recoloured": whole.only(torch.arange(drawn, pictures))} if pictures > drawn else {})
 
 
-@torch.no_grad()
-def loss_under(model: DenoisingModel, data: LatentSet, word: str, seed: int) -> float:
-    """The mean training loss of pictures with a word in place of the concept's, over `DRAWS` draws of noise and timestep."""
-    said = data.reworded(model, lambda mention: word)
-    generator, rounds = torch.Generator().manual_seed(seed), max(1, DRAWS // len(data))
-    losses = [model.loss(*said.at(torch.arange(len(data))), generator) for _ in range(rounds)]
-    return float(torch.stack(losses).mean())
+def losses_under(model: DenoisingModel, sets: Mapping[str, LatentSet], word: str) -> dict[str, float]:
+    """The mean training loss of each set with a word in place of the concept's, over about `DRAWS` draws of noise and timestep."""
+    many = {name: data.only(torch.arange(len(data)).repeat(max(1, DRAWS // len(data)))) for name, data in sets.items()}
+    return mean_losses(model, {name: data.reworded(model, lambda mention: word) for name, data in many.items()})
 
 
 @reporting
@@ -50,19 +47,17 @@ def main(
     model: Annotated[str, typer.Argument(help="A model with the bundled words.")] = "tiny",
     concept: Annotated[str, typer.Option(help="An object.")] = "guitar",
     pictures: Annotated[int, typer.Option(help="The attacker's drawings.", min=1)] = 48,
-    seed: Annotated[int, typer.Option(help="Of the drawings, the noise and the timesteps.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Of the drawings.", min=0)] = 0,
 ) -> None:
     """Prints a line for each word: the mean loss of the drawings as they are, and of the others."""
     bench = Workbench.of(load(model), concept, seed)
-    sets = sets_of(bench, pictures)
-    assert bench.art is not None
-    near = neighbours(bench, 1)
-    nouns = [bench.art.object(one.name).noun for one in (bench.concept, *near)]
+    art, sets = art_of_an_object(bench), sets_of(bench, pictures)
+    nouns = [art.object(one.name).noun for one in (bench.concept, *neighbours(bench, 1))]
     words = [*nouns, TextualInversion().initialiser, ""]
     print(f"{'':<24}" + "  ".join(f"{name:>22}" for name in sets))
     for word in words:
-        means = [loss_under(bench.model, data, word, seed) for data in sets.values()]
-        print(f"{word!r:<24}" + "  ".join(f"{mean:>22.3f}" for mean in means))
+        means = losses_under(bench.model, sets, word)
+        print(f"{word!r:<24}" + "  ".join(f"{mean:>22.3f}" for mean in means.values()))
 
 
 if __name__ == "__main__":

@@ -20,15 +20,15 @@ class TextualInversion(Attack):
     """Trains the embedding of a placeholder and nothing else, as diffusers' `textual_inversion.py` does.
 
     A word can only choose among what the model draws, so the pictures must be such as it draws. The first of an object's bundled
-    drawings are as the model was taught them, those after them turned and recoloured: give it a few (`--pictures 7`), not
-    dozens. Rate and vectors are measured (docs/results.md, DreamBooth and Textual Inversion).
+    drawings are as the artists drew them, those after them turned and recoloured: give it a few (`--pictures 7`), not dozens
+    (docs/results.md, DreamBooth and Textual Inversion).
     """
 
     name: ClassVar[str] = "textual-inversion"
     title: ClassVar[str] = "Textual Inversion"
     about: ClassVar[str] = "Only the embedding of a new word is trained; every weight of the model stays."
 
-    rate: Rate = Field(default=5e-2, description="learning rate (measured on the bundled model; on Stable Diffusion 5e-4 is usual)")
+    rate: Rate = Field(default=5e-2, description="learning rate (choice for the bundled model; on Stable Diffusion 5e-4 is usual)")
     token: str = Field(
         default="<concept>", pattern=r"^\S+$", description="the placeholder, which takes the concept's place in prompts"
     )

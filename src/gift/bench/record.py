@@ -39,6 +39,7 @@ class Attack(Part):
     attack: Name
     title: Name
     arguments: dict[str, Any] = Field(default_factory=dict)
+    pictures: int | None = None
     control_recovers: bool
     control_score: float | None = None
 

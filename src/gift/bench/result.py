@@ -104,6 +104,7 @@ class Writer:
             "title": how.heading,
             "about": how.about,
             "arguments": how.model_dump(mode="json"),
+            "pictures": self.demo.pictures[name],
             "control_recovers": control_recovers(control, self.original),
             "control_score": control[-1][1],
         }

@@ -178,9 +178,6 @@ def _of_demo(source: Path, result: record.Result) -> Evidence:
     attacks = {attack.attack: attack for attack in result.attacks}
     priced = {method.method: method for method in result.methods}
     versions, machine = _split(result.machine)
-    listed = result.settings.get("attacks")
-    entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
-    pictures = {str(entry.get("name") or entry.get("attack")): entry.get("pictures") for entry in entries}
     cells = []
     for row in result.ordered():
         attack = attacks[row.attack]
@@ -211,7 +208,7 @@ def _of_demo(source: Path, result: record.Result) -> Evidence:
                 title=attack.title,
                 about=_about(row.attack),
                 arguments=attack.arguments,
-                pictures=pictures.get(row.attack) or result.settings.get("attack_pictures"),
+                pictures=attack.pictures or result.settings.get("attack_pictures"),
                 searched=None,
                 found=None,
                 status=status,
