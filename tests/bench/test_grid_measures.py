@@ -13,13 +13,17 @@ from hypothesis import strategies as st
 
 from gift.bench import measured, safe_after
 from gift.bench.bench import Outcome, run_grid
+from gift.bench.context import Context
 from gift.bench.corner import Cell
 from gift.bench.grid import Grid
+from gift.bench.never import pictures_of
 from gift.bench.plan import make_plan
 from gift.bench.safe_after import PICTURES
+from gift.bench.space import Space
 from gift.bench.store import Store
 from gift.bench.workbench import Workbench
 from gift.data.art import load_art
+from gift.data.latents import LatentSet
 from gift.errors import GiftError
 from gift.metrics.cmmd import cmmd
 from gift.metrics.collapse import collapsed
@@ -168,6 +172,7 @@ def test_the_worst_attack_of_a_search_is_run_again_with_its_pictures(make: Make,
     grid = make(search={"trials": 2, "kinds": ["lora", "full"]})
     outcome = run_grid(grid, tmp_path)
     assert not outcome.failed, outcome.failed[0]["error"]
+    assert {row.get("pictures_found") for row in outcome.rows} == {None, grid.sizes.attack_pictures}
     (row,) = (row for row in outcome.rows if row["attack"] == "worst")
     assert row["method"] == "esd+imma"
     assert row["status"] in {"ok", "inconclusive"}
@@ -180,6 +185,28 @@ def test_the_worst_attack_of_a_search_is_run_again_with_its_pictures(make: Make,
     assert row["similarity"]["bundled"]["curve"]
     assert any(file.stem.endswith(cell_of_worst(grid)) for file in (tmp_path / "pictures").iterdir())
     assert run_grid(grid, tmp_path).tally.computed == 0
+
+
+def test_the_worst_attack_has_as_many_pictures_as_the_search_gave_it(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, ask = [], Context.attack_set
+
+    def seen(context: Context, pictures: int) -> LatentSet:
+        asked.append(pictures)
+        return ask(context, pictures)
+
+    def few(space: Space, trial: Any) -> dict[str, Any]:
+        return {**space.defaults("lora"), "pictures": 3}
+
+    monkeypatch.setattr(Context, "attack_set", seen)
+    monkeypatch.setattr(Space, "suggest", few)
+    outcome = run_grid(make(search={"trials": 1, "kinds": ["lora"], "pictures_tried": [3]}), tmp_path)
+    assert not outcome.failed, outcome.failed[0]["error"]
+    (row,) = (row for row in outcome.rows if row["attack"] == "worst")
+    assert row["pictures_found"] == pictures_of(row) == 3
+    assert row["curve"] == row["search"]["trials"][0]["curve"]
+    assert asked.count(3) == 3, "in the trial, when it runs again, and on the control"
 
 
 def test_only_attacks_that_leave_a_model_count_where_that_is_asked_for(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from gift.errors import GiftError, NonFiniteError
 from gift.settings import make_attack
 
 STEPS = 100
+MANY, FEW = 48, 7
+"""Pictures that the made-up attacker has, and so few with which it recovers twice as much as with all others."""
 BEST = 3.0
 """The learning rate's factor at which the made-up attacker recovers most."""
 
@@ -36,13 +39,15 @@ class Attacker:
 
     def __init__(self, kill: tuple[int, int] | None = None, mild: float | None = None) -> None:
         self.kill, self.ran, self.mild = kill, [], mild  # type: ignore[var-annotated]
+        self.had: list[int] = []
 
-    def __call__(self, number: int, how: Attack, watch: Watch) -> dict[str, Any]:
+    def __call__(self, number: int, how: Attack, pictures: int, watch: Watch) -> dict[str, Any]:
         self.ran.append((number, how))
+        self.had.append(pictures)
         default = make_attack(how.name).rate
         if how.rate > 25 * default and how.optimiser != "sgd":
             raise NonFiniteError("the loss is nan")
-        height = math.exp(-abs(math.log(how.rate / default / BEST)))
+        height = math.exp(-abs(math.log(how.rate / default / BEST))) * (2 if pictures == FEW else 1)
         looks = [(step, round(height * step / STEPS, 6)) for step in steps_to_look(STEPS)]
         for at, (step, score) in enumerate(looks[1:], 1):
             if self.kill == (number, at):
@@ -71,7 +76,7 @@ def plain(value: Any) -> Any:
 def look_for(folder: Path, attempt: Attacker, first: Attack | None = None, seed: int = 0, **changes: Any) -> dict[str, Any]:
     config = SearchConfig(**{"trials": 14, "kinds": ("lora", "full"), **changes})
     first = first or make_attack("lora", {"steps": STEPS})
-    return plain(search(config, first, attempt, folder / "study.db", seed=seed))
+    return plain(search(config, first, attempt, folder / "study.db", pictures=MANY, seed=seed))
 
 
 @pytest.mark.parametrize("name", ATTACKS)
@@ -99,14 +104,14 @@ def test_the_defaults_parameters_give_exactly_the_default(
 ) -> None:
     options = {"rate": rate, "steps": steps, "warmup": round(warmup * steps), "rank": rank, "harmless_steps": rank % steps}
     how = make_attack("lora", {**options, "optimiser": optimiser, "schedule": schedule, "text_encoder": text})
-    space = Space(SearchConfig(), how)
+    space = Space(SearchConfig(), how, MANY)
     assert space.build(space.suggest(FixedTrial(space.defaults("lora")))) == how  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_every_attack_is_searched_by_its_own_fields(name: str) -> None:
     how = make_attack(name, {"steps": STEPS})
-    ranges = Space(SearchConfig(), how).ranges[name]
+    ranges = Space(SearchConfig(), how, MANY).ranges[name]
     assert {"rate", "optimiser", "schedule", "warmup"} <= ranges.keys()
     assert ("text_encoder" in ranges) is ("text_encoder" in type(how).model_fields)
     assert ("rank" in ranges) is ("rank" in type(how).model_fields)
@@ -119,7 +124,7 @@ def test_every_attack_is_searched_by_its_own_fields(name: str) -> None:
 
 
 def test_where_no_harmless_pictures_are_none_are_asked_for() -> None:
-    space = Space(without_harmless(SearchConfig()), make_attack("lora", {"steps": STEPS}))
+    space = Space(without_harmless(SearchConfig()), make_attack("lora", {"steps": STEPS}), MANY)
     assert "sequence" in SearchConfig().kinds_known()
     assert "sequence" not in space.starts
     assert not any("harmless_steps" in ranges for ranges in space.ranges.values())
@@ -127,17 +132,37 @@ def test_where_no_harmless_pictures_are_none_are_asked_for() -> None:
 
 def test_harmless_pictures_are_mixed_in_where_asked_and_where_there_are_any() -> None:
     how, asked = make_attack("lora", {"steps": STEPS}), SearchConfig(least_share=0.25)
-    space = Space(asked, how)
+    space = Space(asked, how, MANY)
     spread: Any = space.ranges["full"]["share"]
     assert (spread.low, spread.high) == (0.25, 1.0)
     assert space.build(space.defaults("lora")) == how
     assert space.build({**space.defaults("lora"), space.key("lora", "share"): 0.5}).share == 0.5
     for config in (SearchConfig(), without_harmless(asked)):
-        assert not any("share" in ranges for ranges in Space(config, how).ranges.values())
+        assert not any("share" in ranges for ranges in Space(config, how, MANY).ranges.values())
+
+
+def test_a_search_may_choose_the_number_of_pictures(tmp_path: Path) -> None:
+    plain, choosing = Attacker(), Attacker()
+    look_for(tmp_path / "plain", plain)
+    assert set(plain.had) == {MANY}
+    found = look_for(tmp_path / "choosing", choosing, trials=20, pruner="none", pictures_tried=(FEW, 12))
+    assert (found["default"]["pictures"], found["worst"]["pictures"]) == (MANY, FEW)
+    assert choosing.had[:2] == [MANY, MANY], "the kinds' defaults first"
+    assert set(choosing.had) == {MANY, FEW, 12}
+    assert [row["pictures"] for row in found["trials"]] == choosing.had
+    with pytest.raises(GiftError, match="other settings"):
+        look_for(tmp_path / "choosing", Attacker(), trials=21, pruner="none", pictures_tried=(FEW,))
+
+
+def test_a_study_of_before_numbers_of_pictures_were_kept_goes_on(tmp_path: Path) -> None:
+    found = look_for(tmp_path, Attacker(), trials=3)
+    with sqlite3.connect(tmp_path / "study.db") as database:
+        database.execute("DELETE FROM trial_user_attributes WHERE key = 'pictures'")
+    assert look_for(tmp_path, Attacker(), trials=3) == found
 
 
 def test_few_steps_leave_room_for_the_concept() -> None:
-    spread: Any = Space(SearchConfig(), make_attack("full", {"steps": 7})).ranges["full"]["harmless_steps"]
+    spread: Any = Space(SearchConfig(), make_attack("full", {"steps": 7}), MANY).ranges["full"]["harmless_steps"]
     assert spread.high == 3
 
 
@@ -218,11 +243,11 @@ def test_an_attack_that_breaks_down_recovers_nothing(tmp_path: Path) -> None:
 
 
 def test_a_search_in_which_everything_breaks_down_is_told(tmp_path: Path) -> None:
-    def attempt(number: int, how: Attack, watch: Watch) -> dict[str, Any]:
+    def attempt(number: int, how: Attack, pictures: int, watch: Watch) -> dict[str, Any]:
         raise NonFiniteError("the loss is nan")
 
     with pytest.raises(GiftError, match="no attack of the search ran to its end: the loss is nan"):
-        search(SearchConfig(trials=3), make_attack("lora"), attempt, tmp_path / "x.db", seed=0)
+        search(SearchConfig(trials=3), make_attack("lora"), attempt, tmp_path / "x.db", pictures=MANY, seed=0)
 
 
 def test_the_database_of_another_search_is_refused(tmp_path: Path) -> None:

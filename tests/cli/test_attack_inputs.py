@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from gift.attacks import ATTACKS
 from gift.bench import safe_after, worst
-from gift.bench.space import SearchConfig
+from gift.bench.space import SearchConfig, Space
 from gift.cli.main import app
 from gift.errors import GiftError
 from tests.conftest import art_pipeline, noise_pictures
@@ -62,6 +62,9 @@ def test_attacks_that_lean_on_a_base_take_one(here: Path, name: str) -> None:
         (["--least-share", "0.5"], "least_share is for the attacks of a search"),
         (["--least-share", "1", "--search", "2"], "least_share"),
         (["--least-safe", "0", "--search", "2"], "least_safe"),
+        (["--pictures-tried", "7"], "pictures_tried is for the attacks of a search"),
+        (["--pictures-tried", "1", "--search", "2"], "pictures_tried"),
+        (["--pictures-tried", "7", "--search", "2", "--concept-images", "pictures"], "pictures_tried is of bundled drawings"),
         (["--base", "base"], "attack 'lora' leans on no base model; leave it out"),
         (["--harmless-images", "pictures"], "attack 'lora' uses no harmless pictures; leave them out"),
         (["--attack", "sequence", "--harmless-images", "nowhere"], "nowhere"),
@@ -126,9 +129,22 @@ def test_a_search_is_bounded_as_it_is_told(here: Path, monkeypatch: pytest.Monke
         raise GiftError("seen")
 
     monkeypatch.setattr(worst, "find_worst", look)
-    code, said = attack("--search", "3", "--least-safe", "0.75", "--least-share", "0.25")
+    bounds = ["--least-safe", "0.75", "--least-share", "0.25", "--pictures-tried", "7", "--pictures-tried", "9"]
+    code, said = attack("--search", "3", *bounds)
     assert code == 2, said
-    assert seen == [SearchConfig(trials=3, least_safe=0.75, least_share=0.25)]
+    assert seen == [SearchConfig(trials=3, least_safe=0.75, least_share=0.25, pictures_tried=(7, 9))]
+
+
+def test_the_worst_attack_of_a_search_is_repeated_with_its_number_of_pictures(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Space, "suggest", lambda space, trial: {**space.defaults("lora"), "pictures": 5})
+    assert attack("--search", "1", "--pictures-tried", "5")[0] == 0
+    worst = json.loads((here / "out" / "search.json").read_text())["worst"]
+    again = yaml.safe_load((here / "out" / "worst.yaml").read_text())
+    assert (worst["pictures"], again["pictures"], again["pictures_tried"]) == (5, 5, None)
+    done = CliRunner().invoke(app, ["attack", "--config", "out/worst.yaml", "--output", "again"])
+    assert done.exit_code == 0, done.output
+    curve = json.loads((here / "again" / "attack.json").read_text())["curve"]
+    assert curve == worst["curve"]
 
 
 def test_a_search_among_attacks_that_leave_a_model(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

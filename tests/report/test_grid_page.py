@@ -138,9 +138,12 @@ def test_what_attacks_leave_is_told_where_it_was_measured(grid_folder: Path, tmp
     for row in rows:
         if row["status"] != "failed":
             row["safe_after"] = {"pictures": 60, "before": 0.9, "after": 0.135 if row["attack"] == "worst" else 0.735}
+        if "attack_found" in row:
+            row["pictures_found"] = 11
+    search = {"trials": 3, "least_safe": 0.1, "least_share": 0.25, "pictures_tried": [7, 11]}
     folder = tmp_path / "measured"
     folder.mkdir()
-    write(folder, rows, grid={"control": "esd", "search": {"trials": 3, "least_safe": 0.1, "least_share": 0.25}})
+    write(folder, rows, grid={"control": "esd", "search": search})
     page = seen(folder)
     assert "Safe accuracy after" in page.text
     for key, shown in page.rows.items():
@@ -149,6 +152,8 @@ def test_what_attacks_leave_is_told_where_it_was_measured(grid_folder: Path, tmp
             assert ("0.73" in shown.split()) is ("/worst/" not in key)
     assert "Only attacks that leave 10% of the safe accuracy counted" in page.text
     assert "Harmless pictures could make up all but 25% of a batch" in page.text
+    assert "The attacker could have 7 or 11 pictures instead of as many as the default attack's" in page.text
+    assert re.search(r"pictures:? ?11\b", page.text), "and which it was"
 
 
 def test_no_search_is_said(grid_folder: Path) -> None:

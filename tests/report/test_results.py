@@ -317,19 +317,21 @@ def test_what_a_search_found_is_told_with_what_it_leaves(
     row = next(row for row in rows if row["attack"] == "worst" and row["status"] == "ok")
     row["attack_found"] = {"name": "full", "rate": 2.114e-3, "optimiser": "adamw", "schedule": "cosine", "harmless_steps": 7}
     row["attack_found"]["text_encoder"] = True
+    row["pictures_found"] = 7
     row["safe_after"] = {"pictures": 60, "before": 0.9, "after": 0.45}
     folder = tmp_path / "grid"
     folder.mkdir()
     (folder / "records.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in rows))
     last, most = row["curve"][-1][0], row["original_score"]
-    twin = {"concept": row["concept"], "attack": row["attack_found"], "curve": [[0, 0.0], [last, most]]}
-    (tmp_path / "never.json").write_text(json.dumps({"twins": [], "curves": [twin]}))
+    twin = {"concept": row["concept"], "attack": row["attack_found"], "pictures": 7, "curve": [[0, 0.0], [last, most]]}
+    many = {**twin, "pictures": 48, "curve": [[0, 0.0], [last, 0.0]]}
+    (tmp_path / "never.json").write_text(json.dumps({"twins": [], "curves": [many, twin]}))
     monkeypatch.setattr(never, "FILE", tmp_path / "never.json")
     never.measured.cache_clear()
     found = rows_of(made(page_of(tmp_path, folder, "found")))
     never.measured.cache_clear()
     told = found[f"{row['concept']}, {row['method']}, seed {row['seed']}"]
-    assert told[0] == "full, 2.1e-03, adamw, cosine, 7 harmless steps, text encoder"
+    assert told[0] == "full, 2.1e-03, adamw, cosine, 7 harmless steps, text encoder, 7 pictures"
     curves = [row["curve"], row["control_curve"], [[0, 0.0], [last, most]]]
     areas = [sum((b - a) * (x + y) / 2 for (a, x), (b, y) in pairwise(curve)) / curve[-1][0] for curve in curves]
     assert [float(value) for value in told[1].split("; ")] == pytest.approx(areas, abs=0.0051)
@@ -342,11 +344,15 @@ def test_what_a_search_found_is_told_with_what_it_leaves(
     assert all(cells[1].endswith("; –") and cells[2].endswith("; –") and cells[3].endswith("; –") for cells in others)
 
 
-def test_worst_attacks_of_two_searches_on_one_cell_stand_in_no_one_table(tmp_path: Path, grid_folder: Path) -> None:
+@pytest.mark.parametrize("changed", ["rate", "pictures"])
+def test_worst_attacks_of_two_searches_on_one_cell_stand_in_no_one_table(changed: str, tmp_path: Path, grid_folder: Path) -> None:
     page = page_of(tmp_path, grid_folder, "found")
     lines = (tmp_path / "results" / "made" / "records.jsonl").read_text().splitlines()
     other = next(row for row in map(json.loads, lines) if row["attack"] == "worst" and row["status"] == "ok")
-    other["attack_found"] = other["attack_found"] | {"rate": 0.5}
+    if changed == "rate":
+        other["attack_found"] = other["attack_found"] | {"rate": 0.5}
+    else:
+        other["pictures_found"] = 7
     (tmp_path / "results" / "two").mkdir()
     (tmp_path / "results" / "two" / "records.jsonl").write_text(json.dumps(other))
     page.write_text(page.read_text().replace("found made", "found made+two"))

@@ -186,6 +186,7 @@ class Measured(Cell):
     diversity_after: float | None = None
     similarity: dict[str, Likeness] = Field(default_factory=dict)
     attack_found: dict[str, Any] | None = None
+    pictures_found: int | None = None
 
     @field_validator("curve", "control_curve")
     @classmethod
@@ -213,6 +214,7 @@ class Search(Part):
 
     trials: int
     least_safe: float | None = None
+    pictures_tried: list[int] | None = None
     least_share: float | None = None
 
 

@@ -103,12 +103,10 @@ def _embedder(work: Work) -> Embedder:
 def likeness(work: Work) -> Value:
     """How much drawn pictures look like those that were taught."""
     settings, by = work.piece.settings, _embedder(work)
-    taught = _of_object(work, settings["of"]).attack_images(settings["pictures"])
+    drawn = work.need("drawn")
+    taught = _of_object(work, settings["of"]).attack_images(drawn.get("pictures", settings["pictures"]))  # a search may choose
     return {
-        "looks": [
-            {"step": look["step"], "similarity": _rounded(by.similarity(look["images"], taught))}
-            for look in work.need("drawn")["looks"]
-        ]
+        "looks": [{"step": look["step"], "similarity": _rounded(by.similarity(look["images"], taught))} for look in drawn["looks"]]
     }
 
 

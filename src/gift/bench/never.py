@@ -63,7 +63,7 @@ def attack_of(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def pictures_of(row: Mapping[str, Any]) -> int:
     """How many pictures the attacker of a grid's record had."""
-    given: int = row["settings"].get("sizes", {}).get("attack_pictures", PICTURES)
+    given: int = row.get("pictures_found") or row["settings"].get("sizes", {}).get("attack_pictures", PICTURES)
     return given
 
 

@@ -131,6 +131,7 @@ def _measured(cell: Cell, store: Store, seeds: int) -> Row:
     }
     if search:
         row["attack_found"] = {"name": trial["attack"], **trial["arguments"]}
+        row["pictures_found"] = search["worst"].get("pictures")
         row["search"] = {key: value for key, value in search.items() if key != "worst"} | {"worst": search["worst"]["number"]}
         row["costs"]["search"] = _cost(search)
     return row

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from gift.attacks import Attack
 from gift.bench.safe_after import share_left
-from gift.bench.space import SearchConfig, Space, quiet
+from gift.bench.space import PICTURES, SearchConfig, Space, quiet
 from gift.bench.trial import Scored, Watch
 from gift.errors import GiftError, NonFiniteError, OtherSettings
 from gift.metrics.concept import mean
@@ -21,9 +22,9 @@ from gift.settings import make_attack
 from gift.training.measure import Meter
 from gift.training.progress import Reporter
 
-Attempt = Callable[[int, Attack, Watch], dict[str, Any]]
-"""Runs trial number n; calls `watch(step, scored)` as the curve grows; gives what `compute.as_value` gives, with `safe_after` where
-the search has a `least_safe`."""
+Attempt = Callable[[int, Attack, int, Watch], dict[str, Any]]
+"""Runs trial number n on so many pictures; calls `watch(step, scored)` as the curve grows; gives what `trained.as_value` gives,
+with `safe_after` where the search has a `least_safe`."""
 
 FRESH = 5
 """Trials that are never pruned, so that there is a median (Optuna's own default)."""
@@ -35,6 +36,7 @@ def search(
     attempt: Attempt,
     database: Path,
     *,
+    pictures: int,
     seed: int,
     of: str = "",
     reporter: Reporter | None = None,
@@ -52,6 +54,7 @@ def search(
         first: the default attack.
         attempt: runs one attack.
         database: the study's SQLite file; a study in it goes on.
+        pictures: how many its attacker has.
         seed: of the proposals.
         of: what is attacked and with what pictures, in a word; a study of another goes on no further.
         reporter: told of each trial.
@@ -65,15 +68,20 @@ def search(
         GiftError: the file can't be used, or no attack counts.
         Interrupted: stopped on request; the trial's checkpoint was written.
     """
-    space = Space(config, first)
+    space = Space(config, first, pictures)
     study = _open(config, first, database, seed, of)
     while (number := len(_settled(study))) < config.trials:
         trial = _next(study, space, number, seed)
         how = make_attack(trial.user_attrs["attack"], trial.user_attrs["arguments"])
-        outcome = _try(study, trial, number, how, attempt, config.least_safe)
+        having = _pictures(trial, pictures)
+        outcome = _try(study, trial, how, partial(attempt, number, how, having), config.least_safe)
         if reporter:
-            reporter.say(f"trial {number + 1} of {config.trials}: {how.name} at rate {how.rate:.3g}: {outcome}")
-    rows = [_row(number, trial, config.least_safe) for number, trial in enumerate(_settled(study)[: config.trials])]
+            on = f" on {having} pictures" if len(space.pictures) > 1 else ""
+            reporter.say(f"trial {number + 1} of {config.trials}: {how.name} at rate {how.rate:.3g}{on}: {outcome}")
+    rows = [
+        _row(number, trial, _pictures(trial, pictures), config.least_safe)
+        for number, trial in enumerate(_settled(study)[: config.trials])
+    ]
     whole = [row for row in rows if row["state"] == "complete"]
     if not whole:
         raise GiftError(f"no attack of the search ran to its end: {rows[0]['error']}; lower the default learning rate")
@@ -140,13 +148,22 @@ def _next(study: optuna.Study, space: Space, number: int, seed: int) -> optuna.T
     if number < len(starts) and not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
         study.enqueue_trial(space.defaults(starts[number]))
     trial = study.ask()
-    how = space.build(space.suggest(trial))
+    params = space.suggest(trial)
+    how = space.build(params)
+    trial.set_user_attr(PICTURES, space.pictures_of(params))
     trial.set_user_attr("attack", how.name)
     trial.set_user_attr("arguments", how.model_dump(mode="json"))
     return trial
 
 
-def _try(study: optuna.Study, trial: optuna.Trial, number: int, how: Attack, attempt: Attempt, least_safe: float | None) -> str:
+def _pictures(trial: optuna.Trial | FrozenTrial, otherwise: int) -> int:
+    """How many pictures a trial's attacker has; one of an earlier version may not say, and had as many as the default attack."""
+    return int(trial.user_attrs.get(PICTURES, otherwise))
+
+
+def _try(
+    study: optuna.Study, trial: optuna.Trial, how: Attack, run: Callable[[Watch], dict[str, Any]], least_safe: float | None
+) -> str:
     """Runs a trial and writes down how it ended."""
 
     def watch(step: int, scored: Scored) -> None:
@@ -156,7 +173,7 @@ def _try(study: optuna.Study, trial: optuna.Trial, number: int, how: Attack, att
 
     with Meter() as meter:
         try:
-            value = attempt(number, how, watch)
+            value = run(watch)
         except optuna.TrialPruned:
             value = {"error": None}
         except NonFiniteError as error:
@@ -183,7 +200,7 @@ def _curve(value: dict[str, Any]) -> list[tuple[int, float]]:
     return [(seen["step"], mean(seen["scores"])) for seen in value["seen"]]
 
 
-def _row(number: int, trial: FrozenTrial, least_safe: float | None) -> dict[str, Any]:
+def _row(number: int, trial: FrozenTrial, pictures: int, least_safe: float | None) -> dict[str, Any]:
     """A settled trial for the record; of one that was stopped or broke down, what was seen until then.
 
     With a `least_safe`, `safe_left` is the share of the safe accuracy that it left, and `counts` whether that is enough.
@@ -198,6 +215,7 @@ def _row(number: int, trial: FrozenTrial, least_safe: float | None) -> dict[str,
         "error": None if whole else value["error"],
         "attack": trial.user_attrs["attack"],
         "arguments": trial.user_attrs["arguments"],
+        "pictures": pictures,
         "curve": [list(point) for point in curve],
         "area": round(area(curve), 6) if whole else None,
         "last": curve[-1][1] if curve else None,

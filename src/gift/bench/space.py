@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from optuna import Trial
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -17,6 +17,9 @@ from gift.training.updates import OptimiserName
 
 SGD_SCALE = 300.0
 """SGD's rates are so much higher: its clipped step is as long as the rate, Adam's about rate * sqrt(weights) (choice)."""
+
+PICTURES = "pictures"
+"""The parameter that is no attack's field: how many pictures its attacker has."""
 
 Params = dict[str, Any]
 
@@ -49,6 +52,12 @@ class SearchConfig(BaseModel):
         le=1,
         description="share of the safe accuracy that an attack must leave to count, measured on every trial; None: all count",
     )
+    pictures_tried: tuple[Annotated[int, Field(ge=2)], ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="numbers of bundled drawings among which the attacker chooses, beside as many as the default attack has; of an "
+        "object the first few are not varied; None: as many as the default attack",
+    )
     methods: tuple[str, ...] = Field(default=(), description="names of the methods searched against; empty for all defended ones")
 
     def kinds_known(self) -> tuple[str, ...]:
@@ -78,10 +87,12 @@ class Space:
     Args:
         config: ranges.
         first: the default attack; the others start from their own defaults, with as many steps.
+        pictures: how many pictures its attacker has, and so do the other kinds' starts.
     """
 
-    def __init__(self, config: SearchConfig, first: Attack) -> None:
+    def __init__(self, config: SearchConfig, first: Attack, pictures: int) -> None:
         self.config = config
+        self.pictures = tuple(dict.fromkeys((pictures, *(config.pictures_tried or ()))))
         others = [name for name in config.kinds_known() if name != first.name]
         self.starts = {how.name: how for how in (first, *(make_attack(name, {"steps": first.steps}) for name in others))}
         self.ranges = {name: self._ranges(how) for name, how in self.starts.items()}
@@ -134,12 +145,15 @@ class Space:
         """The parameters that give a kind's start, unchanged."""
         how = self.starts[kind]
         plain = {"rate": 1.0, "warmup": self._share(how)}
-        return {"attack": kind, **{self.key(kind, name): plain.get(name, getattr(how, name)) for name in self.ranges[kind]}}
+        own = {self.key(kind, name): plain.get(name, getattr(how, name)) for name in self.ranges[kind]}
+        return {"attack": kind, **own, **({PICTURES: self.pictures[0]} if len(self.pictures) > 1 else {})}
 
     def suggest(self, trial: Trial) -> Params:
         """Draws an attack's parameters."""
         kind = trial.suggest_categorical("attack", tuple(self.starts))
-        return {"attack": kind, **{self.key(kind, n): _draw(trial, self.key(kind, n), r) for n, r in self.ranges[kind].items()}}
+        own = {self.key(kind, n): _draw(trial, self.key(kind, n), r) for n, r in self.ranges[kind].items()}
+        several = {PICTURES: trial.suggest_categorical(PICTURES, self.pictures)} if len(self.pictures) > 1 else {}
+        return {"attack": kind, **own, **several}
 
     def build(self, params: Mapping[str, Any]) -> Attack:
         """The attack of some parameters."""
@@ -149,6 +163,10 @@ class Space:
         changes["rate"] = how.rate * changes["rate"] * (scale.get(changes["optimiser"], 1.0) / scale.get(how.optimiser, 1.0))
         changes["warmup"] = round(changes["warmup"] * how.steps)
         return type(how)(**{**how.model_dump(), **changes})
+
+    def pictures_of(self, params: Mapping[str, Any]) -> int:
+        """How many pictures the attacker of some parameters has."""
+        return int(params.get(PICTURES, self.pictures[0]))
 
 
 def _draw(trial: Trial, name: str, spread: BaseDistribution) -> Any:

@@ -47,10 +47,10 @@ def defend(work: Work) -> Value:
     }
 
 
-def run_trial(work: Work, how: Attack, part: str = "", watch: Watch | None = None) -> Trial:
-    """One attack on the piece's weights, scored along the way."""
+def run_trial(work: Work, how: Attack, pictures: int, part: str = "", watch: Watch | None = None) -> Trial:
+    """One attack on the piece's weights with so many pictures, scored along the way."""
     settings = work.piece.settings
-    pictures, n = settings["sizes"]
+    _, n = settings["sizes"]
     context, score = work.context, work.need("score")
     return attack_and_score(
         work.model(),
@@ -85,14 +85,16 @@ def attack(work: Work) -> Value:
     """An attack with all of its pictures, and whether the last ones are copies of the attacker's, or broken."""
     chosen = work.need("search")["worst"] if "search" in work.piece.needs else work.piece.settings
     how = make_attack(chosen["attack"], chosen["arguments"])
-    done = run_trial(work, how)
+    pictures = chosen.get("pictures", work.piece.settings["sizes"][0])
+    done = run_trial(work, how, pictures)
     looks = [{"step": step, "images": seen.images} for step, seen in sorted(done.seen.items())]
     bench = work.context.bench
-    last, taught = done.seen[how.steps].images, bench.attack_images(work.piece.settings["sizes"][0])
+    last, taught = done.seen[how.steps].images, bench.attack_images(pictures)
     safe = left_by(bench, work.need("safe")["accuracy"], done.attacked.model) if "safe" in work.piece.needs else None
     copies, whole = memory(last, taught), collapsed(last, work.need("original")["images"])
     return {
         **as_value(how, done),
+        "pictures": pictures,
         "prompts": [ask.prompt for ask in done.asks],
         "seeds": [ask.seed for ask in done.asks],
         "looks": looks,
@@ -112,10 +114,18 @@ def search_worst(work: Work) -> Value:
     name = Store.key("study", lasting)  # more trials go on from the same study
     bench, before = work.context.bench, None if config.least_safe is None else work.need("safe")["accuracy"]
 
-    def attempt(number: int, how: Attack, watch: Watch) -> Value:
-        done = run_trial(work, how, f"-{number}", watch)
+    def attempt(number: int, how: Attack, pictures: int, watch: Watch) -> Value:
+        done = run_trial(work, how, pictures, f"-{number}", watch)
         value = as_value(how, done) | ({} if before is None else {"safe_after": left_by(bench, before, done.attacked.model)})
         work.checkpoints(f"-{number}").clear()
         return value
 
-    return search(config, first, attempt, work.folder / "studies" / f"{name}.db", seed=settings["seed"], reporter=work.reporter)
+    return search(
+        config,
+        first,
+        attempt,
+        work.folder / "studies" / f"{name}.db",
+        pictures=settings["sizes"][0],
+        seed=settings["seed"],
+        reporter=work.reporter,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from gift.bench.space import SearchConfig, without_harmless
 from gift.bench.trained import as_value
 from gift.bench.trial import Watch, attack_and_score, score_model
 from gift.bench.workbench import Workbench
+from gift.data.latents import LatentSet
 from gift.errors import GiftError
 from gift.models import DenoisingModel
 from gift.training.checkpoint import Checkpoints
@@ -64,7 +66,7 @@ def find_worst(
 
     Raises:
         GiftError: nothing can recognise the concept, or, with `least_safe`, anything else; there are no harmless pictures for a
-            `least_share`; the folder holds another search.
+            `least_share`; `pictures_tried` and pictures of the attacker's own; the folder holds another search.
         Interrupted: stopped on request.
     """
     say = reporter.say if reporter else lambda text: None
@@ -72,17 +74,20 @@ def find_worst(
     no_harmless = bench.art is None and harmless_images is None
     if no_harmless and config.least_share is not None:  # told before any picture is drawn
         raise GiftError("least_share mixes harmless pictures in, and none are bundled for this model; give some, or leave it out")
+    if concept_images is not None and config.pictures_tried:
+        raise GiftError("pictures_tried is of bundled drawings, and all in concept_images are used; leave one of them out")
     asks, scorer = bench.asks(evaluation_pictures), bench.judge(similarity, pictures, concept_images)
     before = score_model(model, asks, scorer)
     safe = None if config.least_safe is None else safe_accuracy(bench, model)
     cache = folder / "work" / "latents"
-    data = bench.attack_set(pictures, concept_images, cache)
+    config = without_harmless(config) if no_harmless else config
 
-    harmless = None
-    if no_harmless:
-        config = without_harmless(config)
-    else:
-        harmless = bench.harmless_set(pictures, harmless_images, cache)
+    @lru_cache
+    def sets(n: int) -> tuple[LatentSet, LatentSet | None]:
+        """What an attacker of so many pictures has, and as many harmless ones if there are any."""
+        return bench.attack_set(n, concept_images, cache), None if no_harmless else bench.harmless_set(n, harmless_images, cache)
+
+    data, harmless = sets(pictures)
     settings = attack_settings(
         model,
         first,
@@ -96,8 +101,9 @@ def find_worst(
         base=base,
     )
 
-    def attempt(number: int, how: Attack, watch: Watch) -> dict[str, Any]:
-        kept = Checkpoints(folder / "work" / f"trial-{number}", {**settings, "method": options_of(how)})
+    def attempt(number: int, how: Attack, having: int, watch: Watch) -> dict[str, Any]:
+        data, harmless = sets(having)
+        kept = Checkpoints(folder / "work" / f"trial-{number}", {**settings, "method": options_of(how), "pictures": having})
         done = attack_and_score(
             model,
             how,
@@ -116,5 +122,5 @@ def find_worst(
         kept.clear()
         return as_value(how, done) | ({} if safe is None else {"safe_after": left_by(bench, safe, done.attacked.model)})
 
-    found = search(config, first, attempt, folder / STUDY, seed=seed, of=digest(settings), reporter=reporter)
+    found = search(config, first, attempt, folder / STUDY, pictures=pictures, seed=seed, of=digest(settings), reporter=reporter)
     return {"score_before": before.score, **found}

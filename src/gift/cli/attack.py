@@ -74,6 +74,10 @@ def attack(
         float | None,
         typer.Option(metavar="SHARE", help="Of a search: harmless pictures may make up all but this share of an attack's batches."),
     ] = None,
+    pictures_tried: Annotated[
+        list[int] | None,
+        typer.Option(metavar="N", help="Of a search: an attack may have so many bundled drawings instead; may be repeated."),
+    ] = None,
     similarity: Annotated[
         str | None,
         typer.Option(help="Score by likeness to the attacker's pictures: bundled, clip:FOLDER, dino:FOLDER, …"),
@@ -118,6 +122,7 @@ def attack(
         "search": search,
         "least_safe": least_safe,
         "least_share": least_share,
+        "pictures_tried": pictures_tried or None,
         "similarity": similarity,
         "kohya": kohya,
     }

@@ -74,13 +74,14 @@ class ImmunizeConfig(_TrainingConfig):
 class AttackConfig(_TrainingConfig):
     """`gift attack`."""
 
-    OF_A_SEARCH: ClassVar[tuple[str, ...]] = ("least_safe", "least_share")
+    OF_A_SEARCH: ClassVar[tuple[str, ...]] = ("least_safe", "least_share", "pictures_tried")
 
     attack: str = "lora"
     steps: int = Field(default=150, ge=0)
     search: int = Field(default=0, ge=0)
     least_safe: float | None = Field(default=None, gt=0, le=1)
     least_share: float | None = Field(default=None, gt=0, lt=1)
+    pictures_tried: tuple[Annotated[int, Field(ge=2)], ...] | None = Field(default=None, min_length=1)
     concept_images: Path | None = None
     harmless_images: Path | None = None
     base: str | None = None

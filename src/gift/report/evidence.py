@@ -320,7 +320,7 @@ def _grid_cell(cell: grid_record.Failed | grid_record.Measured, trials: int | No
         title=_title(cell.attack),
         about=_about(name),
         arguments={"attack": name, **arguments},
-        pictures=cell.settings.sizes.get("attack_pictures", given),
+        pictures=getattr(cell, "pictures_found", None) or cell.settings.sizes.get("attack_pictures", given),
         searched=trials if found else None,
         found=_title(name) if found else None,
         status=cell.status,

@@ -107,7 +107,8 @@ def _settings(records: Records) -> list[tuple[str, dict[str, Any]]]:
     for cell in records.measured:
         if cell.attack_found is not None:
             place = f"{cell.method}, {cell.concept}, seed {cell.seed}" + (f", {cell.model}" if len(records.models) > 1 else "")
-            attacks.setdefault(cell.attack, {})[place] = cell.attack_found
+            told = {"pictures": cell.pictures_found} if cell.pictures_found else {}
+            attacks.setdefault(cell.attack, {})[place] = cell.attack_found | told
     attacks |= {cell.attack: cell.settings.attack for cell in records.cells if cell.attack not in attacks}
     return [*methods.items(), *((name, attacks[name]) for name in records.attacks)]
 

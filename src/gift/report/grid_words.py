@@ -215,6 +215,9 @@ def _search(records: Records) -> str:
         )
     if search.least_share is not None:
         text += f". Harmless pictures could make up all but {search.least_share:.0%} of a batch"
+    if search.pictures_tried is not None:
+        numbers = " or ".join(str(n) for n in search.pictures_tried)
+        text += f". The attacker could have {numbers} pictures instead of as many as the default attack's"
     return f"{text}. A longer search, or one among other attacks, may find a worse one."
 
 

@@ -24,6 +24,7 @@ PAGES = (Path("README.md"), Path("docs") / "results.md", Path("docs") / "tuning.
 RECORDS = Path("docs") / "results"
 BLOCK = re.compile(r"(<!-- table: (?P<kind>[\w-]+) (?P<grid>[\w.+-]+) -->\n)(?P<table>.*?)(<!-- end -->)", re.DOTALL)
 
+FOUND = ("attack_found", "pictures_found")
 CELL = ("model_identity", "concept", "seed", "method", "attack")
 """What tells a grid's cells apart."""
 
@@ -74,7 +75,7 @@ def read_summary(*folders: Path) -> Summary:
         for file in (folder / NAME for folder in folders):
             for row in read_checked(file, rows_of, writer=WRITER, remedy=REMEDY):
                 kept = rows.setdefault(tuple(row[name] for name in CELL), row)
-                if _settings(kept) != _settings(row) or kept.get("attack_found") != row.get("attack_found"):
+                if _settings(kept) != _settings(row) or any(kept.get(name) != row.get(name) for name in FOUND):
                     raise GiftError(f"{file}: {row['method']} under {row['attack']} has other settings than in another part")
         return {**summarise(list(rows.values())), "rows": list(rows.values())}
     except (KeyError, TypeError, IndexError) as error:

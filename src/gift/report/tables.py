@@ -242,6 +242,7 @@ def found(summary: Summary) -> str:
         first = how.get("harmless_steps") or 0
         told += f", {first} harmless step{'s' if first > 1 else ''}" if first else ""
         told += ", text encoder" if how.get("text_encoder") else ""
+        told += f", {row['pictures_found']} pictures" if row.get("pictures_found", PICTURES) != PICTURES else ""
         mine, control = ([(int(step), score) for step, score in row[name]] for name in ("curve", "control_curve"))
         curves = [mine, control, never_learned(row["concept"], how, mine[-1][0], pictures_of(row))]
         areas = [number(None if curve is None else area(curve)) for curve in curves]
