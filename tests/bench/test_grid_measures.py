@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gift.bench import measured, safe_after
+from gift.bench import measured, safe_after, trained
 from gift.bench.bench import Outcome, run_grid
 from gift.bench.context import Context
 from gift.bench.corner import Cell
@@ -19,6 +19,7 @@ from gift.bench.grid import Grid
 from gift.bench.never import pictures_of
 from gift.bench.plan import make_plan
 from gift.bench.safe_after import PICTURES
+from gift.bench.search import search
 from gift.bench.space import Space
 from gift.bench.store import Store
 from gift.bench.workbench import Workbench
@@ -191,22 +192,32 @@ def test_the_worst_attack_has_as_many_pictures_as_the_search_gave_it(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked, ask = [], Context.attack_set
+    compared, compare = [], Workbench.attack_images
 
     def seen(context: Context, pictures: int) -> LatentSet:
         asked.append(pictures)
         return ask(context, pictures)
 
+    def shown(bench: Workbench, pictures: int, *rest: Any) -> torch.Tensor:
+        compared.append(pictures)
+        return compare(bench, pictures, *rest)
+
     def few(space: Space, trial: Any) -> dict[str, Any]:
         return {**space.defaults("lora"), "pictures": 3}
 
     monkeypatch.setattr(Context, "attack_set", seen)
+    monkeypatch.setattr(Workbench, "attack_images", shown)
     monkeypatch.setattr(Space, "suggest", few)
+    monkeypatch.setattr(
+        trained, "search", lambda *a, **k: (found := search(*a, **k)) | {"default": found["default"] | {"pictures": 4}}
+    )
     outcome = run_grid(make(search={"trials": 1, "kinds": ["lora"], "pictures_tried": [3]}), tmp_path)
     assert not outcome.failed, outcome.failed[0]["error"]
     (row,) = (row for row in outcome.rows if row["attack"] == "worst")
     assert row["pictures_found"] == pictures_of(row) == 3
     assert row["curve"] == row["search"]["trials"][0]["curve"]
     assert asked.count(3) == 3, "in the trial, when it runs again, and on the control"
+    assert compared.count(3) == 4, "for copies and for likeness, of either"
 
 
 def test_only_attacks_that_leave_a_model_count_where_that_is_asked_for(

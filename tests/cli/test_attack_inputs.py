@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -136,15 +137,23 @@ def test_a_search_is_bounded_as_it_is_told(here: Path, monkeypatch: pytest.Monke
 
 
 def test_the_worst_attack_of_a_search_is_repeated_with_its_number_of_pictures(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    had, run = [], worst.attack_and_score
+
+    def counted(model: Any, how: Any, data: Any, *rest: Any, **more: Any) -> Any:
+        had.append(len(data))
+        return run(model, how, data, *rest, **more)
+
+    monkeypatch.setattr(worst, "attack_and_score", counted)
     monkeypatch.setattr(Space, "suggest", lambda space, trial: {**space.defaults("lora"), "pictures": 5})
     assert attack("--search", "1", "--pictures-tried", "5")[0] == 0
-    worst = json.loads((here / "out" / "search.json").read_text())["worst"]
+    assert had == [5]
+    found = json.loads((here / "out" / "search.json").read_text())["worst"]
     again = yaml.safe_load((here / "out" / "worst.yaml").read_text())
-    assert (worst["pictures"], again["pictures"], again["pictures_tried"]) == (5, 5, None)
+    assert (found["pictures"], again["pictures"], again["pictures_tried"]) == (5, 5, None)
     done = CliRunner().invoke(app, ["attack", "--config", "out/worst.yaml", "--output", "again"])
     assert done.exit_code == 0, done.output
     curve = json.loads((here / "again" / "attack.json").read_text())["curve"]
-    assert curve == worst["curve"]
+    assert curve == found["curve"]
 
 
 def test_a_search_among_attacks_that_leave_a_model(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

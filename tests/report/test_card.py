@@ -184,10 +184,13 @@ def test_a_cells_own_number_of_pictures_is_told(mine: Path, grid: Path) -> None:
     rows = made_grid.every_cell()
     for row in rows:
         row["settings"]["sizes"] = {"attack_pictures": 7 if row["attack"] == "full" else 48}
+        if "attack_found" in row:
+            row["pictures_found"] = 11
     made_grid.write(grid, rows)
     told = {row["Attack"]: row["Pictures"] for row in table(card(mine, evidence=grid), "What was attacked, and how")}
     assert told["Full fine-tuning"] == "7"
     assert told["LoRA"] == "48"
+    assert {pictures for attack, pictures in told.items() if attack not in {"LoRA", "Full fine-tuning"}} == {"11"}
 
 
 def test_an_inconclusive_attack_is_never_protection(demo: Path) -> None:
