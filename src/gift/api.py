@@ -135,7 +135,7 @@ def attack(
     concept_images: Path | str | None = None,
     harmless_images: Path | str | None = None,
     base: DenoisingModel | str | Path | None = None,
-    pictures: int = 64,
+    pictures: int | None = None,
     evaluation_pictures: int = 36,
     similarity: str | None = None,
     skip_bad_images: bool = False,
@@ -159,7 +159,7 @@ def attack(
         concept_images: the attacker's pictures; without it, bundled drawings.
         harmless_images: other pictures, for attacks that hide the concept among them; without it, bundled drawings.
         base: a public model, or what `load` takes, for attacks that lean on one.
-        pictures: how many bundled drawings (choice).
+        pictures: how many bundled drawings; None for 64, or 7 for an attack that learns from a few pictures (choices).
         evaluation_pictures: pictures a score (choice).
         similarity: score by likeness to the attacker's pictures, with this embedder ('bundled', 'clip:FOLDER', …), rather than by
             the recogniser; for concepts and models that it does not know.
@@ -180,7 +180,7 @@ def attack(
     how = make_attack(attack, {"steps": steps, **options})
     how.refuse_unused(base=base is not None, harmless_images=harmless_images is not None)
     model = model if isinstance(model, DenoisingModel) else load(model)
-    say = reporter.say if reporter else Silent().say
+    say, pictures = reporter.say if reporter else Silent().say, how.drawings(pictures)
     bench = Workbench.of(model, concept, seed, say=say, skip_bad_images=skip_bad_images)
     scorer = bench.judge(similarity, pictures, Path(concept_images) if concept_images else None)
     data = bench.attack_set(pictures, Path(concept_images) if concept_images else None, cache)

@@ -10,9 +10,12 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+import gift
 from gift.attacks import ATTACKS
 from gift.bench import safe_after, worst
 from gift.bench.space import SearchConfig, Space
+from gift.bench.workbench import Workbench
+from gift.cli.attack import checked
 from gift.cli.main import app
 from gift.errors import GiftError
 from tests.conftest import art_pipeline, noise_pictures
@@ -88,6 +91,36 @@ def test_so_many_drawings_as_are_asked_for(here: Path) -> None:
         written = yaml.safe_load((here / f"of-{given}" / "config.yaml").read_text())
         assert written["pictures"] == int(given or FEW["pictures"])
     assert len({str(loss) for loss in losses.values()}) == 3
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_an_attack_on_a_few_pictures_has_a_few_that_are_not_varied(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """By default, from the command line, in a search and from the library alike."""
+    few = {"dreambooth", "dreambooth-lora", "textual-inversion", "custom-diffusion"}
+    for asked, drawings in ((None, 7 if name in few else 64), (12, 12)):
+        chosen, how = checked({"model": "tiny", "concept": "ant", "attack": name, "pictures": asked, "base": "tiny", "search": 1})
+        assert (chosen.pictures, how.name) == (drawings, name)
+        assert chosen.pictures_tried == (7,), "a search tries a few, too"
+        seen = []
+
+        def judge(bench: Workbench, similarity: object, pictures: int, folder: object = None) -> None:
+            seen.append(pictures)  # noqa: B023
+            raise GiftError("seen")
+
+        monkeypatch.setattr(Workbench, "judge", judge)
+        with pytest.raises(GiftError, match="seen"):
+            gift.attack("tiny", "ant", name, pictures=asked, base="tiny" if how.needs_base else None)
+        with pytest.raises(GiftError, match="seen"):
+            worst.find_worst(gift.load("tiny"), "ant", how, SearchConfig(), tmp_path, pictures=asked)
+        assert seen == [drawings, drawings]
+
+
+def test_numbers_of_drawings_are_tried_only_where_there_are_drawings_and_a_search() -> None:
+    given = {"model": "tiny", "concept": "ant", "search": 1}
+    for more, tried in (({"pictures_tried": [9, 3]}, (9, 3)), ({"concept_images": "mine"}, None), ({"search": 0}, None)):
+        assert checked({**given, **more})[0].pictures_tried == tried
 
 
 def test_harmless_pictures_of_the_users_own(here: Path) -> None:

@@ -29,6 +29,12 @@ from gift.training.updates import OptimiserName, Rate, ScheduleName
 Observe = Callable[[int, DenoisingModel], Any]
 """Called with (attack step, attacked model) at the asked steps; what it returns is kept."""
 
+DRAWINGS = 64
+"""Bundled drawings that an attacker has where nobody says otherwise (choice)."""
+FEW = 7
+"""The same for attacks that learn from a few pictures (choice). An object's first eight are as the artists drew them, those after
+them turned and recoloured, which teach no word (docs/results.md, DreamBooth and Textual Inversion)."""
+
 
 @dataclass
 class Attacked:
@@ -64,6 +70,8 @@ class Attack(BaseModel, ABC):
     title: ClassVar[str]
     about: ClassVar[str]
     needs_base: ClassVar[bool] = False
+    few: ClassVar[int | None] = None
+    """So many bundled drawings suit it; None for as many as there are to be had."""
 
     steps: int = Field(default=150, ge=0, description="optimiser steps")
     rate: Rate = Field(default=1e-3, description="learning rate")
@@ -82,6 +90,10 @@ class Attack(BaseModel, ABC):
     def needs_harmless(self) -> bool:
         """Whether a second data set is asked for."""
         return self.harmless_steps > 0 or self.share < 1
+
+    def drawings(self, asked: int | None) -> int:
+        """How many bundled drawings its attacker has: as many as are asked for, else what suits it, else `DRAWINGS`."""
+        return asked or self.few or DRAWINGS
 
     def refuse_unused(self, *, base: bool, harmless_images: bool) -> None:
         """Verifies that what is given is of use to this attack.

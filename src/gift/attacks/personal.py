@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from pydantic import Field
 
-from gift.attacks.base import Attack
+from gift.attacks.base import FEW, Attack
 from gift.data.latents import LatentSet, draw_set
 from gift.data.mention import with_identifier
 from gift.data.prompts import Ask, attack_seeds
@@ -14,6 +16,8 @@ from gift.models import DenoisingModel
 
 class Personal(Attack):
     """An attack that names the concept by an identifier before its noun, 'a sks mushroom', or by the identifier alone."""
+
+    few: ClassVar[int | None] = FEW
 
     identifier: str = Field(
         default="sks", pattern=r"^\S+$", description="the attacker's word (train_dreambooth.py's examples: sks)"

@@ -8,7 +8,7 @@ from typing import ClassVar
 from pydantic import Field
 from torch import nn
 
-from gift.attacks.base import Attack
+from gift.attacks.base import FEW, Attack
 from gift.errors import GiftError
 from gift.files import whole_folder
 from gift.models import DenoisingModel
@@ -20,13 +20,15 @@ class TextualInversion(Attack):
     """Trains the embedding of a placeholder and nothing else, as diffusers' `textual_inversion.py` does.
 
     A word can only choose among what the model draws, so the pictures must be such as it draws. The first of an object's bundled
-    drawings are as the artists drew them, those after them turned and recoloured: give it a few (`--pictures 7`), not dozens
+    drawings are as the artists drew them, those after them turned and recoloured: it has a few by default, not dozens
     (docs/results.md, DreamBooth and Textual Inversion).
     """
 
     name: ClassVar[str] = "textual-inversion"
     title: ClassVar[str] = "Textual Inversion"
     about: ClassVar[str] = "Only the embedding of a new word is trained; every weight of the model stays."
+
+    few: ClassVar[int | None] = FEW
 
     rate: Rate = Field(default=5e-2, description="learning rate (choice for the bundled model; on Stable Diffusion 5e-4 is usual)")
     token: str = Field(

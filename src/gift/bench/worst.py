@@ -32,7 +32,7 @@ def find_worst(
     folder: Path,
     *,
     base: DenoisingModel | None = None,
-    pictures: int = 64,
+    pictures: int | None = None,
     evaluation_pictures: int = 36,
     similarity: str | None = None,
     concept_images: Path | None = None,
@@ -51,7 +51,7 @@ def find_worst(
         config: ranges, trials, pruner.
         folder: holds the study, `study.db`, which goes on where it stopped, and checkpoints in `work/`.
         base: a public model, for attacks that lean on one.
-        pictures: how many bundled drawings the attacker has.
+        pictures: how many bundled drawings the attacker has; None for as many as suit the default attack.
         evaluation_pictures: pictures a score.
         similarity: score by likeness to the attacker's pictures, with this embedder, rather than by the recogniser.
         concept_images: the attacker's own pictures instead of the drawings.
@@ -69,7 +69,7 @@ def find_worst(
             `least_share`; `pictures_tried` and pictures of the attacker's own; the folder holds another search.
         Interrupted: stopped on request.
     """
-    say = reporter.say if reporter else lambda text: None
+    say, pictures = reporter.say if reporter else lambda text: None, first.drawings(pictures)
     bench = Workbench.of(model, concept, seed, say=say, skip_bad_images=skip_bad_images)
     no_harmless = bench.art is None and harmless_images is None
     if no_harmless and config.least_share is not None:  # told before any picture is drawn

@@ -54,7 +54,9 @@ def attack(
     concept_images: Annotated[Path | None, typer.Option(help="The attacker's pictures; else bundled drawings.")] = None,
     pictures: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Bundled drawings that the attacker has; an object's first few are not varied.", min=1),
+        typer.Option(
+            metavar="N", help="Bundled drawings that the attacker has; by default 64, or 7 where a few suit the attack.", min=1
+        ),
     ] = None,
     harmless_images: Annotated[
         Path | None, typer.Option(help="Other pictures, for attacks that hide the concept among them; else bundled drawings.")
@@ -76,7 +78,7 @@ def attack(
     ] = None,
     pictures_tried: Annotated[
         list[int] | None,
-        typer.Option(metavar="N", help="Of a search: an attack may have so many bundled drawings instead; may be repeated."),
+        typer.Option(metavar="N", help="Of a search: so many bundled drawings are tried, too; may be repeated, by default 7."),
     ] = None,
     similarity: Annotated[
         str | None,
@@ -131,23 +133,16 @@ def attack(
     from gift.attacks import Lora
     from gift.bench.workbench import Workbench
     from gift.bench.worst import STUDY
-    from gift.cli.configs import AttackConfig
     from gift.cli.searching import search_attack
     from gift.launch import launched
     from gift.models import load
-    from gift.settings import make_attack, validated
     from gift.training.checkpoint import clear_below
     from gift.training.progress import Live
     from gift.training.tracking import finish, tracked
 
-    options = given.get("options")
-    if isinstance(options, dict) and "steps" in options:  # --steps and --set steps are one
-        given = {**given, "steps": options["steps"], "options": {k: v for k, v in options.items() if k != "steps"}}
-    chosen = validated(AttackConfig, given, "attack")
+    chosen, how = checked(given)
     if chosen.search and launched() > 1:
         raise GiftError("a search is for one process; leave --search out, or accelerate launch")
-    how = make_attack(chosen.attack, {"steps": chosen.steps, **chosen.options})
-    check_needs(how, chosen)
     if chosen.kohya and not isinstance(how, Lora):
         raise GiftError(f"--kohya is for LoRA files, and attack '{how.name}' writes none; leave it out, or use --attack lora")
     chosen.saving.check()
@@ -188,6 +183,28 @@ def attack(
             print(f"note: {flag}")
         finish(reporter)
         reporter.say(f"weights in {folder / 'weights'} after {done.seconds:.0f} s; {done.matched} tensors trained")
+
+
+def checked(given: dict[str, Any]) -> tuple[AttackConfig, Attack]:
+    """The resolved configuration and the attack that it names.
+
+    Raises:
+        GiftError: an unknown attack or option; a model or pictures are missing, or would not be used.
+    """
+    from gift.attacks.base import FEW
+    from gift.cli.configs import AttackConfig
+    from gift.settings import make_attack, validated
+
+    options = given.get("options")
+    if isinstance(options, dict) and "steps" in options:  # --steps and --set steps are one
+        given = {**given, "steps": options["steps"], "options": {k: v for k, v in options.items() if k != "steps"}}
+    chosen = validated(AttackConfig, given, "attack")
+    how = make_attack(chosen.attack, {"steps": chosen.steps, **chosen.options})
+    check_needs(how, chosen)
+    drawings: dict[str, Any] = {"pictures": how.drawings(chosen.pictures)}
+    if chosen.search and chosen.pictures_tried is None and chosen.concept_images is None:
+        drawings["pictures_tried"] = (FEW,)
+    return chosen.model_copy(update=drawings), how
 
 
 def check_needs(how: Attack, chosen: AttackConfig) -> None:

@@ -85,7 +85,7 @@ class AttackConfig(_TrainingConfig):
     concept_images: Path | None = None
     harmless_images: Path | None = None
     base: str | None = None
-    pictures: int = Field(default=64, ge=1)
+    pictures: int | None = Field(default=None, ge=1)
     evaluation_pictures: int = Field(default=36, ge=2)
     similarity: str | None = None
     kohya: bool = False
