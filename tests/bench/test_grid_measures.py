@@ -208,7 +208,7 @@ def test_the_worst_attack_has_as_many_pictures_as_the_search_gave_it(
     monkeypatch.setattr(Context, "attack_set", seen)
     monkeypatch.setattr(Workbench, "attack_images", shown)
     monkeypatch.setattr(Space, "suggest", few)
-    monkeypatch.setattr(
+    monkeypatch.setattr(  # the default attack's number is another than the worst one's
         trained, "search", lambda *a, **k: (found := search(*a, **k)) | {"default": found["default"] | {"pictures": 4}}
     )
     outcome = run_grid(make(search={"trials": 1, "kinds": ["lora"], "pictures_tried": [3]}), tmp_path)

@@ -71,7 +71,7 @@ class Attack(BaseModel, ABC):
     about: ClassVar[str]
     needs_base: ClassVar[bool] = False
     few: ClassVar[int | None] = None
-    """So many bundled drawings suit it; None for as many as there are to be had."""
+    """So many bundled drawings suit it; None for `DRAWINGS`."""
 
     steps: int = Field(default=150, ge=0, description="optimiser steps")
     rate: Rate = Field(default=1e-3, description="learning rate")

@@ -123,7 +123,7 @@ class Space:
                 found[name] = CategoricalDistribution(get_args(field.annotation))
             elif field.annotation is bool:
                 found[name] = CategoricalDistribution((False, True))
-        return found
+        return found | ({PICTURES: CategoricalDistribution(self.pictures)} if len(self.pictures) > 1 else {})
 
     def _tell_apart(self) -> None:
         """A name means one range in a study: where two kinds differ, each has its own."""
@@ -144,21 +144,19 @@ class Space:
     def defaults(self, kind: str) -> Params:
         """The parameters that give a kind's start, unchanged."""
         how = self.starts[kind]
-        plain = {"rate": 1.0, "warmup": self._share(how)}
-        own = {self.key(kind, name): plain.get(name, getattr(how, name)) for name in self.ranges[kind]}
-        return {"attack": kind, **own, **({PICTURES: self.pictures[0]} if len(self.pictures) > 1 else {})}
+        plain = {"rate": 1.0, "warmup": self._share(how), PICTURES: self.pictures[0]}
+        own = {name: plain[name] if name in plain else getattr(how, name) for name in self.ranges[kind]}
+        return {"attack": kind, **{self.key(kind, name): value for name, value in own.items()}}
 
     def suggest(self, trial: Trial) -> Params:
         """Draws an attack's parameters."""
         kind = trial.suggest_categorical("attack", tuple(self.starts))
-        own = {self.key(kind, n): _draw(trial, self.key(kind, n), r) for n, r in self.ranges[kind].items()}
-        several = {PICTURES: trial.suggest_categorical(PICTURES, self.pictures)} if len(self.pictures) > 1 else {}
-        return {"attack": kind, **own, **several}
+        return {"attack": kind, **{self.key(kind, n): _draw(trial, self.key(kind, n), r) for n, r in self.ranges[kind].items()}}
 
     def build(self, params: Mapping[str, Any]) -> Attack:
         """The attack of some parameters."""
         how = self.starts[params["attack"]]
-        changes = {name: params[self.key(how.name, name)] for name in self.ranges[how.name]}
+        changes = {name: params[self.key(how.name, name)] for name in self.ranges[how.name] if name != PICTURES}
         scale = {"sgd": SGD_SCALE}
         changes["rate"] = how.rate * changes["rate"] * (scale.get(changes["optimiser"], 1.0) / scale.get(how.optimiser, 1.0))
         changes["warmup"] = round(changes["warmup"] * how.steps)
