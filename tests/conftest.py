@@ -175,6 +175,25 @@ class StopAt(Silent):
             signal.raise_signal(self.sign)
 
 
+class Clock:
+    """A clock that stands still but for what is said to last."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        """Reads it."""
+        return self.now
+
+    def lasting(self, call: Callable[..., Any], seconds: float) -> Callable[..., Any]:
+        """The same, which takes so long."""
+
+        def slow(*given: Any, **named: Any) -> Any:
+            self.now += seconds
+            return call(*given, **named)
+
+        return slow
+
+
 class Heard(Silent):
     """Keeps what is said, and counts the steps."""
 

@@ -12,8 +12,10 @@ import torch
 
 from gift.attacks import Full, Lora
 from gift.bench import never
+from gift.bench.identity import model_identity
 from gift.data.art import load_art
 from gift.files import write_json
+from gift.models import load
 from recipes.tiny import twin
 from recipes.tiny.denoiser import precision, without
 
@@ -95,7 +97,9 @@ def test_the_attacks_of_a_grid_s_records_are_measured_on_a_twin(
     ]
     assert seen == [48, 48, 2]
     never.measured.cache_clear()
-    least = never.limit_of({**rows[2], "curve": [[0, 0.0], [2, 0.5]], "control_curve": [[0, 0.5], [2, 1.0]]})
+    of = json.loads((tmp_path / "never.json").read_text())["of"]
+    assert of == model_identity(load("tiny"))
+    least = never.limit_of({**rows[2], "model_identity": of, "curve": [[0, 0.0], [2, 0.5]], "control_curve": [[0, 0.5], [2, 1.0]]})
     assert least is not None
     assert least["score_after"] == kept[1]["curve"][-1][1], "the limit of what the search found, not of the attack that was listed"
     never.measured.cache_clear()

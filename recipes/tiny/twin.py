@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from gift.attacks import Attack
-from gift.bench.identity import options_of
+from gift.bench.identity import model_identity, options_of
 from gift.bench.never import FILE, PICTURES, attack_of, pictures_of
 from gift.bench.trial import attack_and_score
 from gift.bench.workbench import Workbench
@@ -103,7 +103,8 @@ def _about(twin: Path) -> dict[str, Any]:
 
 
 def _kept() -> dict[str, Any]:
-    kept: dict[str, Any] = json.loads(FILE.read_text()) if FILE.exists() else {"twins": [], "curves": []}
+    empty = {"of": model_identity(load("tiny")), "twins": [], "curves": []}
+    kept: dict[str, Any] = json.loads(FILE.read_text()) if FILE.exists() else empty
     return kept
 
 

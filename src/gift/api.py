@@ -15,6 +15,7 @@ from gift.errors import GiftError
 from gift.models import DenoisingModel, load
 from gift.settings import make_attack, make_immunizers
 from gift.training.checkpoint import Checkpoints
+from gift.training.measure import Meter
 from gift.training.precision import EXACT, Saving
 from gift.training.progress import Reporter, Silent
 
@@ -42,6 +43,7 @@ def immunize(
     told: Callable[[Losses], None] | None = None,
     in_place: bool = False,
     keep_work: bool = False,
+    meter: Meter | None = None,
     **options: Any,
 ) -> DenoisingModel:
     """Gives a copy of a model that is immunized against a concept. The model itself is not changed, unless `in_place`.
@@ -65,6 +67,7 @@ def immunize(
         told: is told each concept's and the safe set's mean loss, before and after.
         in_place: change `model` itself: its weights are then in memory once. So it is done where `model` is a path or a name.
         keep_work: leave the checkpoints when the run is done, for a caller who still has the result to write.
+        meter: of the cost; goes on from checkpoints, too.
         **options: hyperparameters of the last method; those of any method of the chain under its name, as esd={"steps": 20}.
 
     Raises:
@@ -87,7 +90,7 @@ def immunize(
     rest = {"concept": [str(c) for c in bench.concepts], "seed": seed, "pictures": harmful.identity, "safe pictures": safe.identity}
     rest |= saving.settings() | ({"shares": shares} if len(shares) > 1 else {})
     stages = [
-        Checkpoints(work / f"{i}-{immunizer.name}", run_settings(model, immunizers[: i + 1], **rest)) if work else None
+        Checkpoints(work / f"{i}-{immunizer.name}", run_settings(model, immunizers[: i + 1], **rest), meter=meter) if work else None
         for i, immunizer in enumerate(immunizers)
     ]
     for i, (immunizer, kept) in enumerate(zip(immunizers, stages, strict=True)):

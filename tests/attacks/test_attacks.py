@@ -30,6 +30,7 @@ from gift.data.latents import LatentSet
 from gift.errors import GiftError
 from gift.models import Cond, DenoisingModel
 from gift.models.sd import StableDiffusion
+from gift.settings import make_attack
 from gift.training.loop import step_generator
 from tests.conftest import moved, picture_set, same_state, state_of
 
@@ -238,6 +239,19 @@ def test_harmless_alone_is_an_attack_on_harmless_data(
         assert same_state(state_of(done.model), state_of(plain.model))
 
 
+@pytest.mark.parametrize("steps", [0, 1, 6, 60, 150, 300])
+def test_half_of_a_sequence_is_harmless_where_nothing_else_is_said(steps: int) -> None:
+    how = make_attack("sequence", {"steps": steps})
+    assert how.harmless_steps == how.before_concept == steps // 2
+    assert how == HarmlessFirst(steps=steps)
+    assert how.heading == "Harmless first"
+    told = make_attack("sequence", {"steps": steps, "harmless_steps": 75})
+    assert told.harmless_steps == 75
+    assert told.heading == ("Harmless first" if steps == 150 else "Harmless first after 75 harmless steps")
+    assert make_attack("sequence", {"steps": steps, "share": 0}).before_concept == 0, "it never sees the concept"
+    assert HarmlessFirst() == HarmlessFirst(steps=150, harmless_steps=75)
+
+
 def test_the_concept_follows_the_harmless_steps(random_model: StableDiffusion, concept_set: LatentSet, safe_set: LatentSet) -> None:
     done = HarmlessFirst(steps=5, batch_size=2, harmless_steps=3)(random_model, concept_set, harmless=safe_set)
     other = HarmlessFirst(steps=5, batch_size=2, harmless_steps=2)(random_model, concept_set, harmless=safe_set)
@@ -263,7 +277,7 @@ def test_the_concept_is_diluted_to_its_share(random_model: StableDiffusion, conc
 @pytest.mark.parametrize(
     ("how", "what"),
     [
-        (HarmlessFirst(steps=1), "harmless pictures"),
+        (HarmlessFirst(steps=2), "harmless pictures"),
         (Full(steps=1, share=0.1), "harmless pictures"),
         (TowardBase(steps=1), "base model"),
         (Transplant(steps=1), "base model"),

@@ -35,6 +35,7 @@ from gift.attacks import (
     TowardBase,
     Transplant,
 )
+from gift.attacks.tuning import FineTuning
 from gift.data.latents import LatentSet
 from gift.data.mention import reworded
 from gift.errors import GiftError, Interrupted, NonFiniteError
@@ -43,7 +44,7 @@ from gift.models.sd import StableDiffusion
 from gift.settings import make_attack
 from gift.training.checkpoint import Checkpoints
 from gift.training.updates import LARGEST_RATE, Updater
-from tests.conftest import State, StopAt, fixed_loss, moved, picture_set, same_state, state_of
+from tests.conftest import Clock, State, StopAt, fixed_loss, moved, picture_set, same_state, state_of
 
 RATES: dict[Attack, float] = {  # rows, each with a rate at which twenty steps teach the random model something
     Lora(steps=5, batch_size=2): 2e-2,
@@ -240,6 +241,26 @@ def test_the_seed_decides_bit_for_bit_though_the_attack_is_twice_interrupted(fin
     assert resumed.observations == whole.observations
     assert resumed.logs == whole.logs
     assert not same_state(whole_state(whole.model), whole_state(other.model))
+
+
+@pytest.mark.parametrize("how", [Full(steps=4, batch_size=2), DreamBooth(steps=4, batch_size=2, shots=3)], ids=repr)
+def test_its_time_is_of_all_legs_and_looking_is_none_of_it(
+    fine_tune: Run, tmp_path: Path, how: Attack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr("gift.training.measure.time.perf_counter", clock)
+    monkeypatch.setattr(FineTuning, "step", clock.lasting(FineTuning.step, 10))
+
+    def observe(step: int, model: DenoisingModel) -> int:
+        clock.now += 1000
+        return step
+
+    asked: dict[str, Any] = {"at": [0, 1, 3], "observe": observe}
+    kept = Checkpoints(tmp_path, {"how": repr(how)})
+    assert fine_tune(how, **asked).seconds == 40
+    with pytest.raises(Interrupted):
+        fine_tune(how, **asked, checkpoints=kept, reporter=StopAt(3))
+    assert fine_tune(how, **asked, checkpoints=kept).seconds == 40
 
 
 @every

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,15 @@ from gift.bench.config import DemoConfig
 from gift.bench.demo import Demo
 from gift.bench.neighbours import neighbour_scores, neighbours
 from gift.bench.result import Writer
+from gift.cli.common import begin_afresh
 from gift.errors import GiftError, Interrupted
 from gift.metrics.concept import mean
+from gift.models import load
 from gift.report.evidence import read_evidence
 from gift.report.page import write_page
 from gift.training.progress import Silent
 from tests.bench.conftest import SMALL
-from tests.conftest import art_pipeline, random_recogniser
+from tests.conftest import Heard, art_pipeline, random_recogniser
 
 Small = Callable[..., dict[str, Any]]
 TIMES = {"defence_seconds", "attack_seconds", "peak_mb"}
@@ -180,3 +183,31 @@ def test_what_cannot_run_is_told_before_anything_is_computed(
     with pytest.raises(GiftError, match=says):
         Demo(DemoConfig(**small(**changes)), tmp_path)
     assert not list(tmp_path.glob("work/*"))
+
+
+def test_other_weights_under_the_same_path_are_another_demo(small: Small, art_model: str, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(art_model, folder)
+    options = {**small(), "model": str(folder)}
+    demo = make(options, tmp_path / "out")
+    first = demo.score("original", demo.bench.model).scores
+    halved = load(folder)
+    for weight in halved.denoiser.parameters():
+        weight.data *= 0.5
+    halved.save(folder)
+    again, fresh = (make(options, tmp_path / out) for out in ("out", "fresh"))
+    scores = [each.score("original", each.bench.model).scores for each in (again, fresh)]
+    assert scores[0] == scores[1] != first
+
+
+def test_a_demo_that_begins_afresh_keeps_nothing(small: Small, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        make(small(), tmp_path, StopAfter(8, KeyboardInterrupt)).run()
+    work = tmp_path / "work"
+    pieces, heard = list((work / "pieces").iterdir()), Heard()
+    assert pieces
+    begin_afresh(False, work / "checkpoints", heard.say, work / "pieces")
+    assert list((work / "pieces").iterdir()) == pieces
+    begin_afresh(True, work / "checkpoints", heard.say, work / "pieces")
+    assert not [path for path in work.rglob("*") if path.is_file()]
+    assert any("finished parts" in line for line in heard.lines)

@@ -18,6 +18,7 @@ from gift.bench.corner import Cell
 from gift.bench.grid import Grid
 from gift.bench.never import pictures_of
 from gift.bench.plan import make_plan
+from gift.bench.rows import _ladder
 from gift.bench.safe_after import PICTURES
 from gift.bench.search import search
 from gift.bench.space import Space
@@ -246,9 +247,17 @@ def test_only_attacks_that_leave_a_model_count_where_that_is_asked_for(
     assert [(trial["attack"], trial["counts"]) for trial in worst["search"]["trials"]] == [("lora", True), ("full", False)]
     assert worst["search"]["trials"][1]["safe_left"] == pytest.approx(1 / 3)
     assert worst["attack_found"]["name"] == "lora"
+    assert not any("stronger attack" in flag for flag in worst["flags"])
     group = next(g for g in outcome.summary["groups"] if (g["method"], g["attack"]) == ("esd+imma", "full"))
     assert group["conclusive"] is (group["means"]["safe_after"] is not None)
     assert not group["conclusive"] or group["means"]["safe_after"]["mean"] == 0.3
+
+
+@pytest.mark.parametrize("counts", [None, True, False])
+def test_a_default_attack_that_leaves_too_little_to_count_is_no_measure_of_the_worst(counts: bool | None) -> None:
+    """A search of an earlier version, or without a bound, does not say whether a trial counts."""
+    search = {"default": {"area": 0.6, **({} if counts is None else {"counts": counts})}, "worst": {"area": 0.2}}
+    assert _ladder(search) == ([] if counts is False else [("default", 0.6), ("worst of the search", 0.2)])
 
 
 def test_safe_accuracy_is_that_of_the_first_prompts_of_the_price(art_model: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,6 +111,30 @@ def test_chains_share_their_beginning_and_cells_their_control(make: Make) -> Non
     assert all(order.index(need.key) < order.index(key) for key, piece in plan.pieces.items() for need in piece.before)
 
 
+def test_no_concept_of_a_group_counts_as_safe(make: Make, tmp_path: Path) -> None:
+    """Where safe accuracy is measured after an attack, in a search, and after harmless lessons, as where it is for the price."""
+    group = ["category:animal", "category:food", "style:noto"]
+    grid = make(
+        methods=["esd", {"chain": "esd+gift", "name": "3", "together": group}],
+        safe_after=True,
+        harmless={"steps": 1, "pictures": 4, "places": ["near inside"]},
+        search={"trials": 1, "kinds": ["lora"], "least_safe": 0.1},
+    )
+    plan = make_plan(grid)
+    cell = next(cell for cell in plan.cells if cell.method == "3" and "search" in cell.pieces)
+    attack = cell.pieces["attack"]
+    for piece in (attack, attack.needs["safe"], cell.pieces["search"], cell.pieces["harmless near inside"]):
+        beside = Work(tmp_path, piece).beside
+        assert list(map(str, beside.concepts)) == group
+        named = [ask for ask in beside.safe_evaluation(60) if ask.style == "noto" or beside.art.object(ask.name).category == "food"]  # type: ignore[union-attr, arg-type]
+        assert not named
+        assert list(map(str, Work(tmp_path, piece).context.bench.concepts)) == group[:1], "what is attacked is one"
+    control = cell.pieces["control"]
+    assert list(map(str, Work(tmp_path, control).beside.concepts)) == group[:1]
+    single = next(cell for cell in plan.cells if cell.method == "esd").pieces["attack"]
+    assert "besides" not in single.settings, "one alone is kept as it was"
+
+
 def test_a_method_against_several_concepts_at_once(make: Make, tmp_path: Path) -> None:
     group = ["style:emojione", "category:animal", "ant"]
     together = {"chain": "esd", "name": "esd, 3", "together": group}

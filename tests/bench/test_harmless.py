@@ -13,8 +13,9 @@ from gift.bench.bench import run_grid
 from gift.bench.config import PLACES
 from gift.bench.grid import Grid
 from gift.bench.harmless import adaptability, harmless_concept, held_out_loss, split, teach
-from gift.bench.measured import _of_object
+from gift.bench.measured import _of_object, likeness
 from gift.bench.plan import make_plan
+from gift.bench.store import Store
 from gift.bench.work import Work
 from gift.bench.workbench import Workbench
 from gift.data.art import load_art
@@ -161,3 +162,39 @@ def test_an_attack_that_needs_more_than_pictures_is_refused(art_model: str) -> N
     grid = Grid(**small_grid(art_model, harmless={"attack": "transplant"}))
     with pytest.raises(GiftError, match="can't teach harmless objects"):
         grid.check()
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("textual-inversion", {}), ("dreambooth", {}), ("custom-diffusion", {}), ("lora", {"text_encoder": True})],
+)
+def test_an_attack_that_teaches_another_word_is_refused(art_model: str, name: str, options: dict[str, Any]) -> None:
+    """What is held out, and what the taught weights draw, has the object's own words, as the untouched encoder reads them."""
+    grid = Grid(**small_grid(art_model, harmless={"attack": name}, attack_options={name: options} if options else {}))
+    with pytest.raises(GiftError, match="can't teach harmless objects: it changes words or text encoders"):
+        grid.check()
+    Grid(**small_grid(art_model, harmless={"attack": "full"})).check()
+
+
+def test_likeness_is_to_the_pictures_that_were_taught(art_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More of them than there are drawings, so that some are varied."""
+    grid = Grid(**small_grid(art_model, methods=["none"], harmless={"steps": 1, "pictures": 9, "places": ["near inside"]}))
+    piece = next(p for p in make_plan(grid).pieces.values() if p.kind == "likeness" and "harmless" in p.needs["drawn"].settings)
+    drawn = piece.needs["drawn"]
+    compared: list[torch.Tensor] = []
+
+    class Seen:
+        identity = piece.settings["embedder"]
+
+        def similarity(self, images: torch.Tensor, taught: torch.Tensor) -> list[float]:
+            compared.append(taught)
+            return [0.0] * len(images)
+
+    monkeypatch.setattr("gift.bench.measured.embedder", lambda place: Seen())
+    images = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
+    Store(tmp_path / "pieces").remember(drawn.kind, drawn.content, lambda: {"looks": [{"step": 1, "images": images}]})
+    likeness(Work(tmp_path, piece))
+    bench = _of_object(Work(tmp_path, drawn), drawn.settings["harmless"])
+    assert len(compared[0]) == 9
+    assert torch.equal(compared[0], bench.attack_images(18)[:9])
+    assert not torch.equal(compared[0], bench.attack_images(9)), "whose varied ones are others"

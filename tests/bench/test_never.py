@@ -10,11 +10,14 @@ import pytest
 
 from gift.attacks import Full, Lora
 from gift.bench import never
+from gift.bench.identity import model_identity
 from gift.bench.summary import limits, summarise
 from gift.cli.bench import table
 from gift.metrics.recovery import area
+from gift.models import load
 from gift.report.grid_words import limit_sentences
-from tests.report.made_grid import every_cell
+from gift.report.tables import overall, resistance
+from tests.report.made_grid import IDENTITY, every_cell
 
 
 def described(how: Full | Lora) -> dict[str, Any]:
@@ -26,7 +29,7 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Writes a file of limits in place of the package's."""
 
     def write(entries: list[dict[str, Any]]) -> None:
-        (tmp_path / "never.json").write_text(json.dumps({"twins": [], "curves": entries}))
+        (tmp_path / "never.json").write_text(json.dumps({"of": IDENTITY, "twins": [], "curves": entries}))
         never.measured.cache_clear()
 
     monkeypatch.setattr(never, "FILE", tmp_path / "never.json")
@@ -61,12 +64,66 @@ def test_a_curve_is_of_an_attacker_with_so_many_pictures(kept: Any) -> None:
     assert never.never_learned("owl", how, 10) == [tuple(point) for point in usual]
     assert never.never_learned("owl", how, 10, 7) == [tuple(point) for point in few]
     assert never.never_learned("owl", how, 10, 6) is None
-    row = {"concept": "owl", "curve": few, "control_curve": [[0, 0.0], [10, 1.0]]}
+    row = {"model_identity": IDENTITY, "concept": "owl", "curve": few, "control_curve": [[0, 0.0], [10, 1.0]]}
     for sizes, last in (({}, 0.6), ({"attack_pictures": 48}, 0.6), ({"attack_pictures": 7}, 0.2)):
         limit = never.limit_of({**row, "settings": {"attack": how, "sizes": sizes}})
         assert limit is not None
         assert limit["score_after"] == last
     assert never.limit_of({**row, "settings": {"attack": how, "sizes": {"attack_pictures": 8}}}) is None
+
+
+def test_a_record_of_another_model_has_no_limit(kept: Any) -> None:
+    """Of weights that are none of the bundled model's, or that are drawn from otherwise."""
+    how = described(Lora(steps=10))
+    kept([{"concept": "owl", "attack": how, "seed": 0, "curve": [[0, 0.0], [10, 0.6]]}])
+    row = {"concept": "owl", "curve": [[0, 0.0], [10, 0.2]], "control_curve": [[0, 0.0], [10, 1.0]], "settings": {"attack": how}}
+    assert never.limit_of({**row, "model_identity": IDENTITY}) is not None
+    assert never.limit_of({**row, "model_identity": "another"}) is None
+
+
+def test_the_package_s_twins_are_of_the_bundled_model() -> None:
+    never.measured.cache_clear()
+    found = never.measured()
+    assert found.of == model_identity(load("tiny"))
+    assert found.of != model_identity(load("tiny", guidance=7.5))
+    assert found.curves
+
+
+def last_cells(summary: dict[str, Any]) -> list[str]:
+    """The last row of the command's table."""
+    return [str(list(column.cells)[-1]) for column in table(summary).columns]
+
+
+def test_of_how_many_cells_a_limit_is_is_told_where_it_is_not_of_all(kept: Any) -> None:
+    rows = [row for row in every_cell() if row["status"] == "ok" and row["attack"] == "full"]
+    method = max({row["method"] for row in rows}, key=lambda name: len({r["concept"] for r in rows if r["method"] == name}))
+    rows = [row for row in rows if row["method"] == method]
+    names = list(dict.fromkeys(row["concept"] for row in rows))
+    assert len(names) > 1
+    entries = [
+        {
+            "concept": name,
+            "attack": rows[0]["settings"]["attack"],
+            "seed": 0,
+            "curve": [[step, 0.25] for step, _ in rows[0]["curve"]],
+        }
+        for name in names
+    ]
+    kept(entries[:1])
+    some, mine = summarise(rows), sum(row["concept"] == names[0] for row in rows)
+    assert limits(some)["full"].items() >= {"cells": mine, "of": len(rows)}.items()
+    told = f"({mine} of {len(rows)})"
+    for kind in (resistance, overall):
+        last = kind({**some, "rows": rows}).splitlines()[-1]
+        assert last.startswith("| never learned |")
+        assert told in last
+    assert f"{mine}/{len(rows)}" in last_cells(some)
+    assert f"(measured in {mine} of {len(rows)} cells)" in limit_sentences(some)[0]
+    kept(entries)
+    every = summarise(rows)
+    assert " of " not in resistance({**every, "rows": rows}).splitlines()[-1]
+    assert f"{len(rows)}/{len(rows)}" not in last_cells(every)
+    assert "measured in" not in limit_sentences(every)[0]
 
 
 def test_without_a_file_there_is_no_limit(kept: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,9 @@ from gift.cli.main import app
 from gift.errors import GiftError
 from gift.files import LOCK, owned
 from gift.models.sd import StableDiffusion
+from gift.training.method import TrainingRun
 from gift.training.progress import Live
+from tests.conftest import Clock
 
 WEIGHTS = Path("model/unet/diffusion_pytorch_model.safetensors")
 """Of the user's model, and below an output folder of the result."""
@@ -138,3 +141,15 @@ def test_a_folder_in_use_and_sigterm_before_the_first_step(gift: Gift, monkeypat
     assert "gift: stopped" in said
     assert not (Path("out") / LOCK).exists()
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_the_time_of_a_run_is_that_of_all_its_legs(gift: Gift, stopped: Gift, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr("gift.training.measure.time.perf_counter", clock)
+    monkeypatch.setattr(TrainingRun, "check", clock.lasting(TrainingRun.check, 100))  # at each checkpoint, and at the end
+    assert gift("whole")[0] == 0
+    assert stopped("cut")[0] == 130
+    assert gift("cut")[0] == 0
+    whole, cut = (json.loads(Path(f"{name}/immunize.json").read_text())["seconds"] for name in ("whole", "cut"))
+    assert whole >= 200
+    assert cut == whole + 100, "one checkpoint more"

@@ -11,6 +11,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from pydantic import ValidationError
 
+from gift.attacks import Full, Lora
 from gift.data.latents import LatentSet
 from gift.errors import GiftError, Interrupted, NonFiniteError
 from gift.immunizers import (
@@ -34,10 +35,11 @@ from gift.immunizers import (
     Undo,
 )
 from gift.models import DenoisingModel
+from gift.models.objectives import Ddpm
 from gift.models.sd import StableDiffusion
 from gift.settings import make_immunizers
 from gift.training.checkpoint import Checkpoints
-from tests.conftest import State, StopAt, moved, same_state, state_of
+from tests.conftest import State, StopAt, moved, picture_set, same_state, state_of
 
 ATTACKER = Attacker(steps=2, batch_size=2, rank=2)
 MOVING: list[Immunizer] = [
@@ -216,3 +218,28 @@ def test_methods_follow_each_other(random_model: StableDiffusion, sets: Sets) ->
         model = how(model, *sets)
     assert state_of(model).keys() == before.keys()
     assert same_state(state_of(random_model), before)
+
+
+@pytest.mark.parametrize("kind", list(dict.fromkeys(type(how) for how in MOVING)), ids=lambda kind: kind.name)
+def test_no_defence_trains_on_the_noise_and_timesteps_of_an_attack_of_its_seed(
+    random_model: StableDiffusion, monkeypatch: pytest.MonkeyPatch, kind: type[Immunizer]
+) -> None:
+    """With the batches of either's defaults: a defence that has seen the attacker's very draws looks better than it is."""
+    drawn: list[bytes] = []
+    noised = Ddpm.noised
+
+    def seen(self: Ddpm, latents: torch.Tensor, generator: torch.Generator) -> Any:
+        out = noised(self, latents, generator)
+        drawn.append(out.latents.numpy().tobytes())
+        return out
+
+    monkeypatch.setattr(Ddpm, "noised", seen)
+    concept, safe = (picture_set(random_model, 20, word, seed) for word, seed in (("fox", 1), ("sea", 2)))
+    attacks: set[bytes] = set()
+    for attack in (Lora(steps=3), Full(steps=3)):
+        attack(random_model, concept, seed=5)
+        attacks |= set(drawn)
+    assert len(attacks) == 3, "the same for either"
+    drawn.clear()
+    kind(steps=2)(random_model, concept, safe, seed=5)
+    assert not attacks & set(drawn)

@@ -98,6 +98,17 @@ def test_collapse_is_passed_on() -> None:
     assert comparison_flags(control_recovered=True, seeds=3, collapse=line) == [line]
 
 
+def test_losses_on_other_pictures_say_nothing_of_the_attack_s() -> None:
+    easy, hard = [0.1] * 50, [9.0] * 50
+    assert attack_flags([*easy, *FALLING], [], 1, harmless=50) == []
+    assert "did not fall" in attack_flags([*easy, *FALLING], [], 1)[0], "as though they were the attack's"
+    (flag,) = attack_flags([*hard, *FALLING[::-1]], [], 1, harmless=50)
+    assert "0.11 in the first fifth of its steps, 0.91 in the last" in flag
+    assert attack_flags([*hard, 0.5, 0.4], [], 1, harmless=50)[0].startswith("too few steps (2)")
+    assert attack_flags(hard, [], 1, harmless=50) == ["the attack never saw the concept: its 50 steps are all on harmless pictures"]
+    assert attack_flags([], [], 1, harmless=5)[0].startswith("too few steps (0)"), "no step, so none that could be harmless"
+
+
 def test_every_flag_is_one_line() -> None:
     flags = attack_flags([0.5] * 10, [0.0] * 10, 0)
     flags += comparison_flags(control_recovered=False, seeds=1, ladder=[("a", 1), ("b", 0)], collapse="collapsed: all")

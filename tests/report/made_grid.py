@@ -33,6 +33,8 @@ FAILED = ("esd+imma", "lora", "style:noto", 1)
 INCONCLUSIVE = ("full", "style:noto", 1)
 NEXT_DOOR = {"diversity": 0.95, "neighbours": {"names": ["radish", "cactus"], "score": 0.7, "original_score": 0.96}}
 PROMPTS = ["a mushroom in noto style", "a big mushroom", "two mushrooms", "an old mushroom"]
+IDENTITY = "0123456789abcdef"
+"""Of the model that they are of."""
 
 
 def keys() -> Iterator[tuple[str, str, str, int]]:
@@ -69,7 +71,7 @@ def cell(method: str, attack: str, concept: str, seed: int) -> dict[str, Any]:
     """One line of `records.jsonl`."""
     head = {
         "model": "tiny",
-        "model_identity": "0123456789abcdef",
+        "model_identity": IDENTITY,
         "concept": concept,
         "seed": seed,
         "method": method,

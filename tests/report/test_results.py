@@ -17,6 +17,7 @@ from gift.bench.plan import make_plan
 from gift.errors import GiftError
 from gift.metrics.intervals import bootstrap
 from gift.report import results, tables
+from tests.report.made_grid import IDENTITY
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAD = "# Results\n\n<!-- table: {} made -->\nold\n<!-- end -->\n\nText | stays.\n"
@@ -173,7 +174,7 @@ def test_every_table_has_a_row_a_method(tmp_path: Path, grid_folder: Path, kind:
 def test_the_limit_is_the_mean_of_the_twins(tmp_path: Path, grid_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     attack = {"name": "full", "steps": 50, "rate": 1e-3, "schedule": "cosine", "harmless_steps": 7, "warmup": 0}
     curves = [{"concept": "owl", "attack": attack, "curve": [[0, 0.0], [50, last]]} for last in (0.5, 0.75)]
-    (tmp_path / "never.json").write_text(json.dumps({"twins": [], "curves": curves}))
+    (tmp_path / "never.json").write_text(json.dumps({"of": IDENTITY, "twins": [], "curves": curves}))
     monkeypatch.setattr(never, "FILE", tmp_path / "never.json")
     never.measured.cache_clear()
     found = rows_of(made(page_of(tmp_path, grid_folder, "limit")))
@@ -192,7 +193,7 @@ def test_the_limit_of_a_concept_is_that_of_the_attack_that_teaches_the_twins_mos
     row = next(row for row in rows if row["status"] == "ok")
     last = row["curve"][-1][0]
     flat = {"concept": row["concept"], "attack": row["settings"]["attack"], "curve": [[step, 0.25] for step in (0, last)]}
-    (tmp_path / "never.json").write_text(json.dumps({"twins": [], "curves": [flat]}))
+    (tmp_path / "never.json").write_text(json.dumps({"of": IDENTITY, "twins": [], "curves": [flat]}))
     monkeypatch.setattr(never, "FILE", tmp_path / "never.json")
     never.measured.cache_clear()
     page = page_of(tmp_path, grid_folder, "concepts")
@@ -325,7 +326,7 @@ def test_what_a_search_found_is_told_with_what_it_leaves(
     last, most = row["curve"][-1][0], row["original_score"]
     twin = {"concept": row["concept"], "attack": row["attack_found"], "pictures": 7, "curve": [[0, 0.0], [last, most]]}
     many = {**twin, "pictures": 48, "curve": [[0, 0.0], [last, 0.0]]}
-    (tmp_path / "never.json").write_text(json.dumps({"twins": [], "curves": [many, twin]}))
+    (tmp_path / "never.json").write_text(json.dumps({"of": IDENTITY, "twins": [], "curves": [many, twin]}))
     monkeypatch.setattr(never, "FILE", tmp_path / "never.json")
     never.measured.cache_clear()
     found = rows_of(made(page_of(tmp_path, folder, "found")))

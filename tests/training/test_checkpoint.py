@@ -18,6 +18,7 @@ from safetensors.torch import load, save
 from gift.errors import GiftError
 from gift.files import whole_folder
 from gift.training.checkpoint import MARKER, Checkpoints, clear_below, flatten, unflatten
+from gift.training.measure import Meter
 
 SETTINGS = {"rate": 1e-3, "kinds": ("full", "lora")}
 
@@ -212,3 +213,17 @@ def test_what_a_kill_leaves_is_passed_over_and_removed_but_not_what_a_live_run_w
         assert names(kept) == sorted([*others, part.name, "step-00000002"])
     assert clear_below(kept.folder.parent) == 1
     assert names(kept) == sorted([*others, "step-00000006"])
+
+
+def test_the_cost_of_a_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    with Meter() as first:
+        first.take_up(50.0, 1e6)
+        Checkpoints(tmp_path, {}, meter=first).save(1, {})
+    with Meter() as second:
+        assert Checkpoints(tmp_path, {}, meter=second).latest() is not None
+    assert 50 <= second.seconds < 55
+    assert second.peak_mb == 1e6
+    Checkpoints(tmp_path, {}).save(2, {})  # of an earlier version, which kept no cost
+    with Meter() as third:
+        assert Checkpoints(tmp_path, {}, meter=third).latest() == (2, {})
+    assert third.seconds < 5

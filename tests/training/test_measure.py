@@ -64,3 +64,42 @@ def test_the_watcher_ends_even_after_an_error() -> None:
         raise ZeroDivisionError
     assert threading.active_count() == before
     assert meter.peak_mb > 0
+
+
+def test_what_is_aside_costs_nothing() -> None:
+    with Meter(pause=0.001) as meter:
+        time.sleep(0.02)
+        with meter.aside():
+            block = np.ones(200 << 17)  # 200 MB, touched
+            time.sleep(0.2)
+            del block
+    with Meter(pause=0.001) as after:
+        pass
+    assert 0.02 <= meter.seconds < 0.15
+    assert meter.peak_mb < after.peak_mb + 100
+    with pytest.raises(ZeroDivisionError), Meter() as meter, meter.aside():
+        raise ZeroDivisionError
+    assert meter.seconds < 0.1
+
+
+def test_a_peak_on_a_gpu_before_something_aside_is_kept_and_that_of_it_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    peaks = {"now": GPU_BEFORE}
+    with_gpu(monkeypatch, 0)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: peaks["now"])
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: peaks.update(now=GPU_BEFORE))
+    with Meter() as meter:
+        peaks["now"] = GPU_BEFORE + (16 << 20)
+        with meter.aside():
+            peaks["now"] = GPU_BEFORE + (512 << 20)
+        peaks["now"] = GPU_BEFORE + (4 << 20)
+    assert meter.peak_mb == 64
+
+
+def test_a_cost_is_taken_up_as_though_there_had_been_no_break() -> None:
+    with Meter() as meter:
+        meter.take_up(100.0, 1e6)
+        assert 100 <= meter.so_far()[0] < 101
+        meter.take_up(100.0, 5.0)  # a later stage's, which holds the first's
+        meter.take_up(130.0, 5.0)
+    assert 130 <= meter.seconds < 131
+    assert meter.peak_mb == 1e6

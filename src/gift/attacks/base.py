@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -45,8 +44,8 @@ class Attacked:
         logs: loss and gradient norm of every step.
         observations: (step, what `observe` returned).
         matched: how many weight tensors were trained.
-        seconds: wall time of the attack alone, without observing.
-        peak_mb: highest memory of the process (or the GPU) during it.
+        seconds: wall time of the attack alone, without observing, and with what was spent before an interruption.
+        peak_mb: highest memory of the process (or the GPU) during it, without observing.
     """
 
     model: DenoisingModel
@@ -91,6 +90,16 @@ class Attack(BaseModel, ABC):
         """Whether a second data set is asked for."""
         return self.harmless_steps > 0 or self.share < 1
 
+    @property
+    def usual_harmless(self) -> int:
+        """How many harmless steps it begins with where nothing else is said."""
+        return 0
+
+    @property
+    def before_concept(self) -> int:
+        """The first steps, which see nothing of the concept though later ones do; 0 where none ever does, as with a share of 0."""
+        return self.harmless_steps if self.share else 0
+
     def drawings(self, asked: int | None) -> int:
         """How many bundled drawings its attacker has: as many as are asked for, else what suits it, else `DRAWINGS`."""
         return asked or self.few or DRAWINGS
@@ -109,8 +118,7 @@ class Attack(BaseModel, ABC):
     @property
     def heading(self) -> str:
         """The title, with the harmless steps where they are not the attack's own idea."""
-        own = type(self).model_fields["harmless_steps"].default
-        first = self.harmless_steps if self.harmless_steps != own else 0
+        first = self.harmless_steps if self.harmless_steps != self.usual_harmless else 0
         return f"{self.title} after {first} harmless step{'s' if first > 1 else ''}" if first else self.title
 
     @property
@@ -208,18 +216,15 @@ class Attack(BaseModel, ABC):
         work.denoiser.train()
         accelerator = accelerator or make_accelerator(model)
         saving.apply(work, accelerator)
-        watching = 0.0
 
         def after(done: int) -> None:
-            nonlocal watching
             if observe and done in at:
-                began = time.perf_counter()
-                with fine_tuning.average.shown():
+                with meter.aside(), fine_tuning.average.shown():
                     seen = self.shown(model, work, fine_tuning.weights)
                     fine_tuning.observations.append([done, observe(done, seen)])
-                watching += time.perf_counter() - began
 
         with Meter() as meter:
+            checkpoints = replace(checkpoints, meter=meter) if checkpoints else None
             data = self.chosen(data, torch.Generator().manual_seed(seed))
             prior = self.prior_term(model, data, seed) if self.steps else None
             torch.manual_seed(seed)  # peft draws the adapter's first weights from the global generator
@@ -234,4 +239,4 @@ class Attack(BaseModel, ABC):
         for part in (attacked.denoiser, *(attacked.text_encoders.values() if self.trains_text else ())):
             part.eval().requires_grad_(False)
         observations = [(int(step), value) for step, value in fine_tuning.observations]
-        return Attacked(attacked, self, logs, observations, len(fine_tuning.weights), meter.seconds - watching, meter.peak_mb)
+        return Attacked(attacked, self, logs, observations, len(fine_tuning.weights), meter.seconds, meter.peak_mb)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from gift.attacks.lora import Lora
 
@@ -20,4 +20,18 @@ class HarmlessFirst(Lora):
     title: ClassVar[str] = "Harmless first"
     about: ClassVar[str] = "A LoRA is trained on harmless pictures first, then on the concept, alone or among harmless ones."
 
-    harmless_steps: int = Field(default=75, ge=0, description="the first steps, which see harmless pictures alone (choice: half)")
+    harmless_steps: int = Field(
+        default=75, ge=0, description="the first steps, which see harmless pictures alone; half of all if not given (choice)"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _half(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or "harmless_steps" in given or not isinstance(given.get("steps"), int):
+            return given
+        return {**given, "harmless_steps": max(0, given["steps"] // 2)}
+
+    @property
+    def usual_harmless(self) -> int:
+        """Half of the steps."""
+        return self.steps // 2

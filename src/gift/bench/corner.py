@@ -136,8 +136,13 @@ class Corner:
 
     def safe(self, by: Defence) -> Piece:
         """The safe accuracy before any attack, of the pictures that are drawn after each."""
-        settings = {"recogniser": self.recogniser, "pictures": PICTURES}
+        settings = {"recogniser": self.recogniser, "pictures": PICTURES, **self.besides(by)}
         return self.piece("safe", by.words, settings, {"defence": self.defence(by)})
+
+    def besides(self, by: Defence) -> dict[str, Any]:
+        """The other concepts that a defence is about, of which no prompt is a safe one."""
+        others = [str(concept) for concept in self.beside(by.group).concepts[1:]]
+        return {"besides": others} if others else {}
 
     def price(self, by: Defence) -> Piece:
         """What the defence costs elsewhere, beside the original."""
@@ -154,7 +159,7 @@ class Corner:
             settings = {"harmless": name, "pictures": self.grid.harmless.pictures, "drawn": self.grid.harmless.drawn}
             settings["recogniser"] = self.recogniser
             settings |= {"attack": how.name, "arguments": how.model_dump(mode="json"), **self.left_out(by)}
-            settings |= {"safe_after": PICTURES} if self.grid.safe_after else {}
+            settings |= {"safe_after": PICTURES, **self.besides(by)} if self.grid.safe_after else {}
             out[where] = self.piece("harmless", f"{name} on {by.words}", settings, {"defence": self.defence(by)})
         return out
 
@@ -169,6 +174,7 @@ class Corner:
         safe = self.safe(by) if self.grid.safe_after or bounded else None
         needs = {"defence": self.defence(by), "score": self.score(by), "search": search, "original": self.original, "safe": safe}
         settings: dict[str, Any] = {"recogniser": self.recogniser, "sizes": self.attack_sizes(pictures)}
+        settings |= self.besides(by) if safe else {}
         if how:
             settings |= {"attack": how.name, "arguments": how.model_dump(mode="json")}
         if search or (how and how.needs_base):
@@ -183,6 +189,7 @@ class Corner:
         settings = {"recogniser": self.recogniser, "sizes": self.attack_sizes(pictures), "base": self.base, "search": config}
         settings |= {"attack": first.name, "arguments": first.model_dump(mode="json")}
         safe = self.safe(by) if self.grid.search.least_safe else None
+        settings |= self.besides(by) if safe else {}
         needs = {"defence": self.defence(by), "score": self.score(by), "safe": safe}
         return self.piece("search", f"against {by.words}", settings, needs)
 
@@ -200,6 +207,8 @@ class Corner:
         settings = {"embedder": embedder(which).identity, "of": of, "pictures": pictures}
         if "without" in drawn.settings:
             settings["without"] = drawn.settings["without"]
+        if "harmless" in drawn.settings:
+            settings["among"] = 2 * pictures  # as many as `harmless` splits into those to teach and those held out
         what = f"{embedder(which).key} of {drawn.label.partition(' (')[0]}"
         return self.piece("likeness", what, settings, {"drawn": drawn}, {"embedder": which})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 
 from gift.attacks import ATTACKS, Attack
 from gift.bench.config import CONTROL, METHODS, AttackEntry, DemoConfig, method_options
-from gift.bench.identity import options_of
+from gift.bench.identity import libraries, model_identity, options_of
 from gift.bench.neighbours import neighbour_scores
 from gift.bench.price import price_of
 from gift.bench.store import Store
@@ -75,7 +75,7 @@ class Demo:
         if len({file_word(name) for name in self.attacks}) < len(config.attacks):
             raise GiftError("attacks lists one name twice; give each once, or a name of its own")
         model = load(config.model, sampler_steps=config.sampler_steps, guidance=config.guidance)
-        self.bench = Workbench.of(model, config.concept, config.seed)
+        self.bench, self.identity = Workbench.of(model, config.concept, config.seed), model_identity(model)
         self.options = method_options(self.bench.concept.kind, config.method_options)
         for chain in self.chains.values():
             self.methods(chain)
@@ -134,12 +134,12 @@ class Demo:
         config = self.config
         sizes = [config.concept_pictures, config.safe_pictures]
         return {
-            "model": config.model,
+            "model": self.identity,
+            "libraries": libraries(),
             "concept": config.concept,
             "seed": config.seed,
             "methods": [options_of(m) for m in self.methods(chain)],
             "sets": sizes,
-            **self.bench.model.sampling.settings(),
         }
 
     def checkpoints(self, name: str, settings: dict[str, Any]) -> Checkpoints:
@@ -169,7 +169,8 @@ class Demo:
         def compute() -> dict[str, Any]:
             concept, safe = self.sets()
             with Meter() as meter:
-                model = method(start.model, concept, safe, seed=self.config.seed, checkpoints=kept, reporter=self.reporter)
+                going = replace(kept, meter=meter)
+                model = method(start.model, concept, safe, seed=self.config.seed, checkpoints=going, reporter=self.reporter)
             return {"weights": dict(model.denoiser.state_dict()), "seconds": meter.seconds, "peak_mb": meter.peak_mb}
 
         piece = self.store.remember(f"defence/{chain}", settings, compute)

@@ -148,13 +148,17 @@ class Grid(_Part):
         """How harmless objects are taught.
 
         Raises:
-            GiftError: an unknown attack, or one that needs more than pictures.
+            GiftError: an unknown attack, one that needs more than pictures, or one that teaches another word than the object's.
         """
         assert self.harmless is not None
         name = self.harmless.attack
         how = make_attack(name, {**self.attack_options.get(name, {}), "steps": self.harmless.steps})
         if how.needs_base or how.needs_harmless:
             raise GiftError(f"'{name}' can't teach harmless objects: it needs more than their pictures; use lora or full")
+        if how.trains_text or how.word("owl") != "owl":  # what is held out and asked for has the objects' own words, as they were
+            raise GiftError(
+                f"'{name}' can't teach harmless objects: it changes words or text encoders; use lora or full on the denoiser"
+            )
         return how
 
     def searched(self) -> tuple[str, ...]:

@@ -38,6 +38,7 @@ class Cell(Part):
     """One method under one attack, for one model, concept and seed."""
 
     model: Name
+    model_identity: Name = ""
     concept: Name
     seed: int
     method: Name

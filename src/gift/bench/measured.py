@@ -60,7 +60,7 @@ def redrawn(work: Work) -> Value:
 
 def safe(work: Work) -> Value:
     """The safe accuracy before any attack, of the pictures that are drawn after each."""
-    return {"accuracy": safe_accuracy(work.context.bench, work.model())}
+    return {"accuracy": safe_accuracy(work.beside, work.model())}
 
 
 def harmless(work: Work) -> Value:
@@ -69,7 +69,7 @@ def harmless(work: Work) -> Value:
     bench = _of_object(work, settings["harmless"])
     how = make_attack(settings["attack"], settings["arguments"])
     data, asks = bench.attack_set(2 * settings["pictures"]), bench.asks(settings["drawn"])
-    left = partial(safe_accuracy, work.context.bench) if settings.get("safe_after") else None
+    left = partial(safe_accuracy, work.beside) if settings.get("safe_after") else None
     return teach(work.model(), how, data, settings["seed"], asks, bench.scorer, left)
 
 
@@ -104,7 +104,8 @@ def likeness(work: Work) -> Value:
     """How much drawn pictures look like those that were taught."""
     settings, by = work.piece.settings, _embedder(work)
     drawn = work.need("drawn")
-    taught = _of_object(work, settings["of"]).attack_images(drawn.get("pictures", settings["pictures"]))  # a search may choose
+    n = drawn.get("pictures", settings["pictures"])  # a search may choose
+    taught = _of_object(work, settings["of"]).attack_images(settings.get("among", n))[:n]
     return {
         "looks": [{"step": look["step"], "similarity": _rounded(by.similarity(look["images"], taught))} for look in drawn["looks"]]
     }

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gift.metrics.concept import mean
 from gift.metrics.recovery import Curve, area
@@ -27,16 +27,25 @@ def key_of(concept: str, attack: Mapping[str, Any], pictures: int) -> Key:
     return concept, str(attack["name"]), json.dumps(rest, sort_keys=True), pictures
 
 
+class Twins(NamedTuple):
+    """What was measured: on twins of which model, drawn from as its folder says (`gift.bench.identity.model_identity`), and every
+    curve, the score by step, by `key_of`."""
+
+    of: str | None
+    curves: dict[Key, list[dict[int, float]]]
+
+
 @lru_cache(maxsize=1)
-def measured() -> dict[Key, list[dict[int, float]]]:
-    """Every curve (the score by step) of the twins, by `key_of`."""
+def measured() -> Twins:
+    """What the package's file holds."""
+    found = Twins(None, {})
     if not FILE.exists():
-        return {}
-    found: dict[Key, list[dict[int, float]]] = {}
-    for entry in json.loads(FILE.read_text(encoding="utf-8"))["curves"]:
+        return found
+    kept = json.loads(FILE.read_text(encoding="utf-8"))
+    for entry in kept["curves"]:
         key = key_of(entry["concept"], entry["attack"], entry.get("pictures", PICTURES))
-        found.setdefault(key, []).append(dict(entry["curve"]))
-    return found
+        found.curves.setdefault(key, []).append(dict(entry["curve"]))
+    return found._replace(of=kept["of"])
 
 
 def never_learned(concept: str, attack: Mapping[str, Any], horizon: int, pictures: int = PICTURES) -> Curve | None:
@@ -48,7 +57,7 @@ def never_learned(concept: str, attack: Mapping[str, Any], horizon: int, picture
         horizon: the last step; must be one at which the twins were looked at.
         pictures: how many the attacker has.
     """
-    curves = measured().get(key_of(concept, attack, pictures), [])
+    curves = measured().curves.get(key_of(concept, attack, pictures), [])
     if not curves or any(horizon not in curve for curve in curves):
         return None
     steps = sorted(set.intersection(*(set(curve) for curve in curves)))
@@ -72,8 +81,10 @@ def limit_of(row: Mapping[str, Any]) -> dict[str, float] | None:
 
     Returns:
         area and score_after of the twins, and reduction: how much less they learn than the control relearns, which a defence can't
-        be expected to exceed without damage; None where they were not measured.
+        be expected to exceed without damage; None where they were not measured, or the record is of another model than theirs.
     """
+    if row["model_identity"] != measured().of:
+        return None
     curve = never_learned(row["concept"], attack_of(row), row["curve"][-1][0], pictures_of(row))
     if curve is None:
         return None

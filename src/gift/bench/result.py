@@ -119,7 +119,8 @@ class Writer:
                     name, attack, int(step), "concept", seen["images"], seen["scores"], self.asks, last=step == self.config.steps
                 )
         cost, price = self.outcome.costs[name], self.outcome.prices[name]
-        flags = attack_flags(trial["losses"], trial["norms"], trial["matched"])
+        first = self.demo.attacks[attack].before_concept
+        flags = attack_flags(trial["losses"], trial["norms"], trial["matched"], harmless=first)
         flags += comparison_flags(
             control_recovered=control_recovers(control, self.original),
             control_left=control[0][1] / self.original if self.original else None,

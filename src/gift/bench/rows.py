@@ -24,6 +24,7 @@ from gift.metrics.recovery import (
     relearning_reduction,
     steps_to_recover,
 )
+from gift.settings import make_attack
 
 TIMES = frozenset({"seconds", "peak_mb"})
 """The keys, at any depth, whose values differ from run to run."""
@@ -73,7 +74,8 @@ def _measured(cell: Cell, store: Store, seeds: int) -> Row:
     search, trial = pieces.get("search"), pieces["attack"]
     curve, control = curve_of(trial), curve_of(pieces["control"])
     recovers = control_recovers(control, original)
-    flags = attack_flags(trial["losses"], trial["norms"], trial["matched"])
+    first = make_attack(trial["attack"], trial["arguments"]).before_concept
+    flags = attack_flags(trial["losses"], trial["norms"], trial["matched"], harmless=first)
     flags += comparison_flags(
         control_recovered=recovers,
         control_left=control[0][1] / original if original else None,
@@ -138,9 +140,9 @@ def _measured(cell: Cell, store: Store, seeds: int) -> Row:
 
 
 def _ladder(search: Row) -> list[tuple[str, float]]:
-    """The default attack and the worst one, by area."""
+    """The default attack and the worst one, by area; nothing where the default leaves too little of the model to count."""
     default, worst = search["default"], search["worst"]
-    return [("default", default["area"] or 0.0), ("worst of the search", worst["area"])]
+    return [("default", default["area"] or 0.0), ("worst of the search", worst["area"])] if default.get("counts", True) else []
 
 
 def _horizon_flags(chain: tuple[Immunizer, ...], horizon: int) -> list[str]:

@@ -148,8 +148,8 @@ def _kept(safe: dict[Corner, float], reference: str, undefended: dict[Corner, fl
 
 
 def _limit(rows: Sequence[Row]) -> dict[str, float] | None:
-    """What twins that never saw the concept learn under the same attacks, what the method reaches over the same cells, and the
-    share of the limit that this is, 0 where the limit is not above 0."""
+    """What twins that never saw the concept learn under the same attacks, over how many of how many cells they were measured, what
+    the method reaches over the same cells, and the share of the limit that this is, 0 where the limit is not above 0."""
     found = [(row, limit) for row in rows if (limit := limit_of(row)) is not None]
     if not found:
         return None
@@ -157,6 +157,7 @@ def _limit(rows: Sequence[Row]) -> dict[str, float] | None:
     reached = mean([row["relearning_reduction"] or 0.0 for row, _ in found])
     return {
         "cells": len(found),
+        "of": len(rows),
         "area": mean([limit["area"] for _, limit in found]),
         "score_after": mean([limit["score_after"] for _, limit in found]),
         "reduction": least,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gift.attacks import Attack
 from gift.bench.context import opened
 from gift.bench.identity import pictures_digest
@@ -35,7 +37,7 @@ def defend(work: Work) -> Value:
             work.latent_set("concept"),
             work.latent_set("safe"),
             seed=settings["seed"],
-            checkpoints=work.checkpoints(),
+            checkpoints=replace(work.checkpoints(), meter=meter),
             reporter=work.reporter,
         )
     earlier = work.need("start") if "start" in work.piece.needs else {"seconds": 0.0, "peak_mb": 0.0, "steps": 0}
@@ -90,7 +92,7 @@ def attack(work: Work) -> Value:
     looks = [{"step": step, "images": seen.images} for step, seen in sorted(done.seen.items())]
     bench = work.context.bench
     last, taught = done.seen[how.steps].images, bench.attack_images(pictures)
-    safe = left_by(bench, work.need("safe")["accuracy"], done.attacked.model) if "safe" in work.piece.needs else None
+    safe = left_by(work.beside, work.need("safe")["accuracy"], done.attacked.model) if "safe" in work.piece.needs else None
     copies, whole = memory(last, taught), collapsed(last, work.need("original")["images"])
     return {
         **as_value(how, done),
@@ -112,11 +114,11 @@ def search_worst(work: Work) -> Value:
     config = SearchConfig(**settings["search"])
     lasting = {**work.piece.content, "settings": {**settings, "search": {**settings["search"], "trials": None}}}
     name = Store.key("study", lasting)  # more trials go on from the same study
-    bench, before = work.context.bench, None if config.least_safe is None else work.need("safe")["accuracy"]
+    before = None if config.least_safe is None else work.need("safe")["accuracy"]
 
     def attempt(number: int, how: Attack, pictures: int, watch: Watch) -> Value:
         done = run_trial(work, how, pictures, f"-{number}", watch)
-        value = as_value(how, done) | ({} if before is None else {"safe_after": left_by(bench, before, done.attacked.model)})
+        value = as_value(how, done) | ({} if before is None else {"safe_after": left_by(work.beside, before, done.attacked.model)})
         work.checkpoints(f"-{number}").clear()
         return value
 

@@ -9,6 +9,7 @@ from typing import Any
 from gift.bench.context import Context
 from gift.bench.pieces import Piece
 from gift.bench.store import Store
+from gift.bench.workbench import Workbench
 from gift.data.latents import LatentSet
 from gift.errors import GiftError
 from gift.models import DenoisingModel
@@ -48,6 +49,13 @@ class Work:
         if context.identity != settings["model"]:
             raise GiftError(f"{place} is another model than when the grid was laid out; start the grid again")
         return context
+
+    @property
+    def beside(self) -> Workbench:
+        """The concept's workbench with all that the defence is about behind it, so that its safe prompts name none of them."""
+        settings, places = self.piece.settings, self.piece.places
+        others = settings.get("besides", ())
+        return Context.of(places["model"], settings["concept"], settings["seed"], others, places["drawn"]).bench
 
     def model(self, role: str = "defence") -> DenoisingModel:
         """The original with the weights of a defence, if there is one."""

@@ -232,7 +232,8 @@ def write(folder: Path, chosen: AttackConfig, curve: Curve) -> list[str]:
 
     done = curve.trial.attacked
     curve.save(folder / "weights")
-    flags = attack_flags([x["loss"] for x in done.logs], [x["gradient_norm"] for x in done.logs], done.matched)
+    losses, norms = ([step[name] for step in done.logs] for name in ("loss", "gradient_norm"))
+    flags = attack_flags(losses, norms, done.matched, harmless=done.attack.before_concept)
     unseen = [str(step) for step in steps_to_look(chosen.steps) if step not in curve.trial.seen]
     if unseen:
         flags.append(f"no score at step {', '.join(unseen)}: not enough memory to draw there")

@@ -251,8 +251,8 @@ def output_folder(folder: Path) -> Iterator[Path]:
             raise
 
 
-def begin_afresh(wanted: bool, work: Path, say: Callable[[str], None]) -> None:
-    """Removes the checkpoints of an interrupted run if that is wanted, and says so.
+def begin_afresh(wanted: bool, work: Path, say: Callable[[str], None], pieces: Path | None = None) -> None:
+    """Removes the checkpoints of an interrupted run if that is wanted, and its finished `pieces`, and says so.
 
     Raises:
         GiftError: several processes were launched, of which some might look for checkpoints earlier than one removes them.
@@ -264,6 +264,11 @@ def begin_afresh(wanted: bool, work: Path, say: Callable[[str], None]) -> None:
     from gift.training.checkpoint import clear_below
 
     say(f"beginning afresh: {clear_below(work)} checkpoints in {work} were removed")
+    if pieces and pieces.is_dir():
+        from gift.files import remove_folder
+
+        remove_folder(pieces)
+        say(f"and the finished parts in {pieces}")
 
 
 @contextmanager

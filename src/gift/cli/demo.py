@@ -56,7 +56,7 @@ def demo(
     chosen = validated(DemoConfig, given, "demo")
     with output_folder(output) as folder:
         run = Demo(chosen, folder, Live())
-        begin_afresh(restart, folder / "work" / "checkpoints", run.reporter.say)
+        begin_afresh(restart, folder / "work" / "checkpoints", run.reporter.say, run.store.folder)
         write_config(folder, "demo", chosen.model_dump(mode="json"))
         outcome = run_demo(run, jobs, quiet_libraries)
         record = Writer(run, outcome).write()

@@ -124,6 +124,7 @@ def immunize(
                 told=losses.update,
                 in_place=True,
                 keep_work=True,
+                meter=meter,
                 **chosen.options,
             )
         out.save(folder / "model")

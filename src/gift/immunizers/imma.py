@@ -10,7 +10,7 @@ from pydantic import Field
 from gift.immunizers.base import Immunizer, Method, Task
 from gift.models.lora import attach_lora, switch_lora
 from gift.sharding import refuse
-from gift.training.loop import Logs
+from gift.training.loop import Logs, another_stream
 from gift.training.updates import Rate, Updater
 
 ADAPTER = "adaptation"
@@ -66,7 +66,7 @@ class ImmaRun(Method):
 
     def step(self, index: int, generator: torch.Generator) -> Logs:
         """The adaptation's step down, then the projections' step up."""
-        losses = []
+        losses, generator = [], another_stream(generator)  # batches of 8, as attacks have
         for adaptation, name, sign in ((True, "adapt", 1.0), (False, "immunize", -1.0)):
             self.move(adaptation)
             latents, cond = self.task.concept.batch(self.how.batch_size, generator)

@@ -17,7 +17,9 @@ LEAST_SEEDS = 3
 """The protocol's number of seeds."""
 
 
-def attack_flags(losses: Sequence[float], gradient_norms: Sequence[float], matched: int, *, least_matched: int = 1) -> list[str]:
+def attack_flags(
+    losses: Sequence[float], gradient_norms: Sequence[float], matched: int, *, least_matched: int = 1, harmless: int = 0
+) -> list[str]:
     """What is odd about one attack run.
 
     A diffusion loss is noisy, since each step draws its own timesteps, so 'did not fall' compares the mean of the first fifth of
@@ -28,18 +30,22 @@ def attack_flags(losses: Sequence[float], gradient_norms: Sequence[float], match
         gradient_norms: norm of the trained parameters' gradient at every step; empty where none were recorded.
         matched: how many modules the attack found to train.
         least_matched: how many it should have found.
+        harmless: how many of the first steps see other pictures alone, whose losses say nothing of the attack's.
 
     Returns:
         A sentence per finding; empty when nothing is odd.
     """
     flags = []
+    mine = losses[harmless:]
     if not all(math.isfinite(value) for value in losses):
         flags.append("the attack's loss is NaN or infinite at some step")
-    elif len(losses) < LEAST_STEPS:
-        flags.append(f"too few steps ({len(losses)}) to tell whether the attack's loss falls")
+    elif losses and not mine:
+        flags.append(f"the attack never saw the concept: its {len(losses)} steps are all on harmless pictures")
+    elif len(mine) < LEAST_STEPS:
+        flags.append(f"too few steps ({len(mine)}) to tell whether the attack's loss falls")
     else:
-        fifth = len(losses) // 5
-        first, last = math.fsum(losses[:fifth]) / fifth, math.fsum(losses[-fifth:]) / fifth
+        fifth = len(mine) // 5
+        first, last = math.fsum(mine[:fifth]) / fifth, math.fsum(mine[-fifth:]) / fifth
         if last >= first:
             flags.append(f"the attack's loss did not fall: {first:.4g} in the first fifth of its steps, {last:.4g} in the last")
     if not all(math.isfinite(norm) for norm in gradient_norms):

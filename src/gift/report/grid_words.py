@@ -86,8 +86,9 @@ def limit_sentences(summary: dict[str, Any]) -> list[str]:
     for attack, limit in least_learned(summary).items():
         groups = [group for group in summary["groups"] if group["attack"] == attack and group["limit"]]
         shares = "; ".join(f"{group['method']} {group['limit']['share']:.0%}" for group in groups)
+        part = f" (measured in {limit['cells']} of {limit['of']} cells)" if limit["cells"] < limit["of"] else ""
         out.append(
-            f"Under {attack}, models that never saw the concept learn it to {number(limit['score_after'])} "
+            f"Under {attack}, models that never saw the concept{part} learn it to {number(limit['score_after'])} "
             f"(area {number(limit['area'])}), {limit['reduction']:.0%} less than the control relearns: more is hardly to be had "
             f"without damage. Share of that reached: {shares}."
         )

@@ -56,9 +56,14 @@ def _by_attack(summary: Summary, show: Callable[[dict[str, Any]], str]) -> list[
 
 
 def _limits(summary: Summary, show: Callable[[dict[str, float]], str]) -> list[list[str]]:
-    """The row of twins that never saw the concepts, a column an attack; none where they were not measured."""
+    """The row of twins that never saw the concepts, a column an attack, and of how many of the cells it is where it is not of all,
+    so that nobody reads it beside means over others; none where they were not measured."""
     least = limits(summary)
-    return [[LIMIT, *(show(least[a]) if a in least else "–" for a in _names(summary, "attack"))]] if least else []
+
+    def told(found: dict[str, float]) -> str:
+        return show(found) + (f" ({found['cells']} of {found['of']})" if found["cells"] < found["of"] else "")
+
+    return [[LIMIT, *(told(least[a]) if a in least else "–" for a in _names(summary, "attack"))]] if least else []
 
 
 def resistance(summary: Summary) -> str:
@@ -283,7 +288,7 @@ def frontier(summary: Summary) -> str:
 
 def limit() -> str:
     """For each concept and attack how often twins that never saw the concept draw it after so many steps, over twins and seeds."""
-    found = measured()
+    found = measured().curves
     if not found:
         return ""
     steps = sorted({step for curves in found.values() for curve in curves for step in curve})

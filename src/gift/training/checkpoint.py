@@ -19,6 +19,7 @@ from safetensors.torch import save as save_tensors
 from gift.errors import OtherSettings
 from gift.files import remove_folder, sweep, whole_folder
 from gift.launch import is_main
+from gift.training.measure import Meter
 
 NAME = re.compile(r"^step-(\d{8})$")
 MARKER = "complete.json"
@@ -92,12 +93,14 @@ class Checkpoints:
         settings: what the run computes; a run with other settings does not go on from these.
         every: steps between two checkpoints.
         keep: how many stay; older ones go only after the new one is whole.
+        meter: of the run's cost, which goes on from a checkpoint as the run does; None where nobody asks.
     """
 
     folder: Path
     settings: dict[str, Any]
     every: int = 50
     keep: int = 2
+    meter: Meter | None = None
 
     def _whole(self) -> list[tuple[int, Path]]:
         if not self.folder.is_dir():
@@ -116,7 +119,8 @@ class Checkpoints:
         tensors: dict[str, torch.Tensor] = {}
         layout = json.dumps(flatten(state, tensors)).encode()
         data = save_tensors(_apart(tensors))
-        mark = json.dumps({"step": step, "settings": self.settings, "sha256": _digest(data, layout)}).encode()
+        cost = {"cost": self.meter.so_far()} if self.meter else {}
+        mark = json.dumps({"step": step, "settings": self.settings, "sha256": _digest(data, layout), **cost}).encode()
         with whole_folder(self.folder / f"step-{step:08d}", len(data) + len(layout) + len(mark)) as part:
             (part / "state.safetensors").write_bytes(data)
             (part / "layout.json").write_bytes(layout)
@@ -133,7 +137,7 @@ class Checkpoints:
         self._sweep()
         for step, path in reversed(self._whole()):
             try:
-                old, state = self._read(path)
+                old, state, cost = self._read(path)
             except (OSError, ValueError, LookupError, TypeError, SafetensorError):
                 warnings.warn(f"checkpoint {path} is damaged; going back to the one before", stacklevel=2)
                 continue
@@ -144,15 +148,18 @@ class Checkpoints:
                     f"{path} is of a run with other settings ({', '.join(changed[:SHOWN])}{more}); give those or another --output, "
                     f"or begin afresh with --restart, which removes it"
                 )
+            if self.meter and cost:
+                self.meter.take_up(*cost)
             return step, state
         return None
 
-    def _read(self, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _read(self, path: Path) -> tuple[dict[str, Any], dict[str, Any], list[float]]:
+        """The settings, the state, and what the run cost until then (empty where it was not measured)."""
         mark = json.loads((path / MARKER).read_text())
         data, layout = (path / "state.safetensors").read_bytes(), (path / "layout.json").read_bytes()
         if _digest(data, layout) != mark["sha256"]:
             raise ValueError("other bytes than were written")
-        return dict(mark["settings"]), unflatten(json.loads(layout), load_tensors(data))
+        return dict(mark["settings"]), unflatten(json.loads(layout), load_tensors(data)), [*map(float, mark.get("cost", ()))]
 
     def clear(self) -> None:
         """Removes this run's checkpoints: the result is written, so they are not needed."""

@@ -37,6 +37,12 @@ def step_generator(seed: int, index: int) -> torch.Generator:
     return torch.Generator().manual_seed((seed * 1_000_003 + index) % 2**63)
 
 
+def another_stream(generator: torch.Generator) -> torch.Generator:
+    """Randomness of the same step that no step of the same seed has by `step_generator`: for a defence that asks in the order of an
+    attack's step, and would train on the very noise and timesteps of an attack of its seed."""
+    return torch.Generator().manual_seed(generator.initial_seed() ^ 0x5A5A_5A5A)  # the low 32 bits: CPU generators hear no others
+
+
 @contextmanager
 def stop_requests() -> Iterator[Callable[[], bool]]:
     """Turns the first Ctrl-C or SIGTERM into a question that the loop asks after each step; a second one is as ever."""
