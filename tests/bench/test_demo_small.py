@@ -16,13 +16,14 @@ from gift.bench.neighbours import neighbour_scores, neighbours
 from gift.bench.result import Writer
 from gift.cli.common import begin_afresh
 from gift.errors import GiftError, Interrupted
+from gift.immunizers.esd import EsdRun
 from gift.metrics.concept import mean
 from gift.models import load
 from gift.report.evidence import read_evidence
 from gift.report.page import write_page
 from gift.training.progress import Silent
 from tests.bench.conftest import SMALL
-from tests.conftest import Heard, art_pipeline, random_recogniser
+from tests.conftest import Clock, Heard, StopAt, art_pipeline, random_recogniser
 
 Small = Callable[..., dict[str, Any]]
 TIMES = {"defence_seconds", "attack_seconds", "peak_mb"}
@@ -77,6 +78,8 @@ def test_the_controls_are_always_there_and_the_page_opens(unbroken: tuple[Path, 
     ]
     assert {name for m in whole["methods"] for name in m["arguments"]} == {"none", "esd", "ascent", "gift"}
     assert all(0 <= s["score"] <= 1 for s in whole["samples"])
+    unseen = [row["attack"] for row in whole["rows"] if any("never saw the concept" in flag for flag in row["flags"])]
+    assert unseen == ["full after 10"] * 4, "three steps, all of them harmless"
     assert all((folder / grid["file"]).is_file() for grid in whole["grids"])
     assert write_page(folder).is_file()
 
@@ -211,3 +214,12 @@ def test_a_demo_that_begins_afresh_keeps_nothing(small: Small, tmp_path: Path) -
     begin_afresh(True, work / "checkpoints", heard.say, work / "pieces")
     assert not [path for path in work.rglob("*") if path.is_file()]
     assert any("finished parts" in line for line in heard.lines)
+
+
+def test_a_defence_costs_what_all_of_its_legs_do(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr("gift.training.measure.time.perf_counter", clock)
+    monkeypatch.setattr(EsdRun, "step", clock.lasting(EsdRun.step, 10))
+    with pytest.raises(Interrupted):
+        make(small(), tmp_path, StopAt(2)).defend("esd")
+    assert make(small(), tmp_path).defend("esd").seconds == 30

@@ -26,13 +26,15 @@ from gift.bench.processes import Processes
 from gift.bench.ray_runner import RayWorkers
 from gift.bench.rows import without_times
 from gift.bench.runner import Workers
+from gift.bench.trained import defend
 from gift.bench.work import Work
 from gift.cli.main import app
 from gift.errors import GiftError, Interrupted
+from gift.immunizers.esd import EsdRun
 from gift.models import load
 from gift.training.progress import Silent
 from tests.bench.small_grid import small_grid
-from tests.conftest import art_pipeline
+from tests.conftest import Clock, StopAt, art_pipeline
 
 Make = Callable[..., Grid]
 EVERYTHING = {"set", "defence", "score", "price", "real", "redrawn", "neighbours", "attack", "likeness", "shift"}
@@ -109,6 +111,32 @@ def test_chains_share_their_beginning_and_cells_their_control(make: Make) -> Non
     assert len({cell.pieces["control"].key for cell in plan.cells}) == 1
     order = list(plan.pieces)
     assert all(order.index(need.key) < order.index(key) for key, piece in plan.pieces.items() for need in piece.before)
+
+
+def test_a_defence_costs_what_all_of_its_legs_do(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = make_plan(make(methods=["esd"]))
+    piece = plan.cells[0].pieces["defence"]
+    for earlier in plan.pieces.values():
+        if earlier.kind == "set" or earlier is piece.gate:
+            compute.remember(Work(tmp_path, earlier))
+    clock = Clock()
+    monkeypatch.setattr("gift.training.measure.time.perf_counter", clock)
+    monkeypatch.setattr(EsdRun, "step", clock.lasting(EsdRun.step, 10))
+    with pytest.raises(Interrupted):
+        defend(Work(tmp_path, piece, StopAt(1)))
+    assert defend(Work(tmp_path, piece))["seconds"] == 20
+
+
+def test_an_attack_that_never_sees_the_concept_is_flagged(make: Make, tmp_path: Path) -> None:
+    attacks = [
+        {"attack": "lora", "name": name, "options": {"harmless_steps": first}}
+        for name, first in (("none left", 11), ("too few", 8), ("some", 5))
+    ]
+    rows = run_grid(make(methods=["esd"], attacks=attacks), tmp_path).rows
+    flags = {row["attack"]: row["flags"][0] for row in rows}
+    assert flags["none left"] == "the attack never saw the concept: its 11 steps are all on harmless pictures"
+    assert flags["too few"].startswith("too few steps (3) to tell")
+    assert not flags["some"].startswith("too few")
 
 
 def test_no_concept_of_a_group_counts_as_safe(make: Make, tmp_path: Path) -> None:

@@ -132,6 +132,11 @@ def test_harmless_pictures_of_the_users_own(here: Path) -> None:
     assert found["drawn"] != found["mine"]
 
 
+def test_an_attack_that_never_sees_the_concept_says_so(here: Path) -> None:
+    assert attack("--set", "harmless_steps=9", "--harmless-images", "pictures")[0] == 0
+    assert "the attack never saw the concept" in json.loads((here / "out" / "attack.json").read_text())["flags"][0]
+
+
 def test_a_search_with_a_base_tries_the_attacks_that_lean_on_one(here: Path) -> None:
     assert attack("--search", str(len(ATTACKS)), "--base", "base", "--harmless-images", "pictures")[0] == 0
     found = json.loads((here / "out" / "search.json").read_text())
