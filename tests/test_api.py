@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -88,3 +89,53 @@ def test_public_names(name: str) -> None:
 def test_unknown_names_are_attribute_errors() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = gift.nothing
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (
+            lambda m: gift.load("tiny", held_in="fp16"),  # type: ignore[arg-type]
+            "precision to hold the weights in 'fp16'; did you mean bf16 or fp32",
+        ),
+        (lambda m: gift.load("tiny", size=0), "size 0: give a side in pixels"),
+        (lambda m: gift.load(""), "the model is empty"),
+        (lambda m: gift.immunize(m, "mushroom", concept_pictures=0), "concept_pictures=0: give at least 1"),
+        (lambda m: gift.immunize(m, "mushroom", safe_pictures=0), "safe_pictures=0: give at least 1"),
+        (
+            lambda m: gift.immunize(
+                m,
+                "mushroom",
+                method=["esd", "gift"],  # type: ignore[arg-type]
+            ),
+            "give one name, or several joined by",
+        ),
+        (
+            lambda m: gift.immunize(
+                m,
+                None,  # type: ignore[arg-type]
+            ),
+            "the concept is None; give a name",
+        ),
+        (lambda m: gift.attack(m, "mushroom", evaluation_pictures=0), "evaluation_pictures=0: give at least 1"),
+        (lambda m: gift.attack(m, "mushroom", pictures=0), "pictures=0: give at least 1"),
+        (lambda m: gift.attack(m, "mushroom", pictures=-1), "pictures=-1: give at least 1"),
+        (lambda m: gift.attack(m, "mushroom", rate=True), "attack 'lora': rate: give a number .given true."),
+        (lambda m: gift.immunize(m, "mushroom", attacker={"steps": False}), "attacker.steps: give a number .given false."),
+    ],
+)
+def test_what_a_caller_gets_wrong_is_told(call: Callable[[Any], object], says: str) -> None:
+    model = gift.load("tiny")
+    with pytest.raises(gift.GiftError, match=says) as caught:
+        call(model)
+    assert "\n" not in str(caught.value)
+
+
+def test_folders_may_be_text(tmp_path: Path) -> None:
+    cache, work = str(tmp_path / "cache"), str(tmp_path / "work")
+    gift.attack(
+        "tiny", "mushroom", steps=1, batch_size=1, pictures=2, evaluation_pictures=2, cache=cache, work=work, keep_work=True
+    )
+    assert list((tmp_path / "work").glob("step-*"))
+    gift.immunize("tiny", "mushroom", "ascent", steps=1, batch_size=1, concept_pictures=2, safe_pictures=2, cache=cache, work=work)
+    assert list((tmp_path / "cache").glob("*.safetensors"))

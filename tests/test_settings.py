@@ -218,7 +218,7 @@ def test_every_numeric_option_takes_numbers_as_people_write_them_and_nothing_els
         found = read(text)
         assert found == whole
         assert type(found) is int
-    wrong = ["many", "1e-5x", "1,5", "[1]", "{a: 1}", "2020-01-01", "nan", "inf", "-inf", "-1e30", "1e400"]
+    wrong = ["many", "1e-5x", "1,5", "[1]", "{a: 1}", "2020-01-01", "nan", "inf", "-inf", "-1e30", "1e400", "yes", "true", "off"]
     for text in [*wrong, *(["2.5", "1e-5", f"1{'0' * 30}"] if number is int else [])]:
         with pytest.raises(GiftError, match=name.rpartition(".")[2]) as caught:
             read(text)

@@ -36,8 +36,8 @@ def immunize(
     safe_pictures: int = 512,
     balance: Sequence[float] | None = None,
     skip_bad_images: bool = False,
-    cache: Path | None = None,
-    work: Path | None = None,
+    cache: Path | str | None = None,
+    work: Path | str | None = None,
     reporter: Reporter | None = None,
     saving: Saving = EXACT,
     told: Callable[[Losses], None] | None = None,
@@ -75,6 +75,8 @@ def immunize(
         NonFiniteError: the training broke down.
         Interrupted: stopped on request.
     """
+    _counted(concept_pictures=concept_pictures, safe_pictures=safe_pictures)
+    cache, work = Path(cache) if cache else None, Path(work) if work else None
     immunizers = make_immunizers(method, options)
     if not isinstance(model, DenoisingModel):
         model, in_place = load(model), True
@@ -116,6 +118,17 @@ def immunize(
     return model
 
 
+def _counted(**numbers: int) -> None:
+    """Verifies that there is at least one picture of each kind.
+
+    Raises:
+        GiftError: there is none, by name.
+    """
+    for name, number in numbers.items():
+        if number < 1:
+            raise GiftError(f"{name}={number}: give at least 1")
+
+
 class Curve(list[tuple[int, float]]):
     """A recovery curve, [(attack step, concept score), …], with the attack that made it in `trial`."""
 
@@ -142,8 +155,8 @@ def attack(
     evaluation_pictures: int = 36,
     similarity: str | None = None,
     skip_bad_images: bool = False,
-    cache: Path | None = None,
-    work: Path | None = None,
+    cache: Path | str | None = None,
+    work: Path | str | None = None,
     reporter: Reporter | None = None,
     saving: Saving = EXACT,
     keep_work: bool = False,
@@ -180,6 +193,8 @@ def attack(
     """
     if not isinstance(concept, str):
         raise GiftError(ONE_CONCEPT)
+    _counted(evaluation_pictures=evaluation_pictures, **({} if pictures is None else {"pictures": pictures}))
+    cache, work = Path(cache) if cache else None, Path(work) if work else None
     how = make_attack(attack, {"steps": steps, **options})
     how.refuse_unused(base=base is not None, harmless_images=harmless_images is not None)
     model = model if isinstance(model, DenoisingModel) else load(model)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, TypeGuard, TypeVar
+from typing import Any, TypeGuard, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -24,6 +24,8 @@ def validated(kind: type[T], options: Options, what: str) -> T:
     Raises:
         GiftError: an option is unknown or its value can't be used; the first such is named.
     """
+    if truth := _no_number(kind, options):
+        raise GiftError(f"{what}: {truth}: give a number (given {'true' if _at(options, truth) else 'false'})")
     try:
         built = kind(**options)
     except ValidationError as error:
@@ -38,6 +40,31 @@ def validated(kind: type[T], options: Options, what: str) -> T:
     if huge := _huge(built):
         raise GiftError(f"{what}: {huge[0]}: at most {LARGEST} can be used (given {huge[1]})")
     return built
+
+
+def _no_number(kind: type[BaseModel], options: Options, where: str = "") -> str | None:
+    """The first option that is true or false, which would pass for 1 or 0, and whose values are none."""
+    for name, value in options.items():
+        field, path = kind.model_fields.get(name), f"{where}{name}"
+        if field is None:
+            continue
+        if isinstance(value, bool) and not _takes(field.annotation, bool):
+            return path
+        if isinstance(value, dict) and _is_group(field.annotation) and (inner := _no_number(field.annotation, value, f"{path}.")):
+            return inner
+    return None
+
+
+def _takes(annotation: Any, kind: type) -> bool:
+    """Whether an option's values may be of a kind."""
+    return annotation in {kind, Any} or any(_takes(part, kind) for part in get_args(annotation))
+
+
+def _at(options: Options, path: str) -> Any:
+    value: Any = options
+    for part in path.split("."):
+        value = value[part]
+    return value
 
 
 def _huge(value: Any, where: str = "") -> tuple[str, int] | None:
@@ -79,6 +106,8 @@ def make_immunizers(chain: str, options: Options | None = None) -> list[Immunize
     Raises:
         GiftError: an unknown method or option, or one that is given twice.
     """
+    if not isinstance(chain, str):
+        raise GiftError(f"the method is {chain!r}; give one name, or several joined by '+', such as 'esd+gift'")
     names = [name.strip() for name in chain.split("+")]
     for name in names:
         if name not in IMMUNIZERS:

@@ -242,7 +242,7 @@ def test_harmless_alone_is_an_attack_on_harmless_data(
 @pytest.mark.parametrize("steps", [0, 1, 6, 60, 150, 300])
 def test_half_of_a_sequence_is_harmless_where_nothing_else_is_said(steps: int) -> None:
     how = make_attack("sequence", {"steps": steps})
-    assert how.harmless_steps == how.before_concept == steps // 2
+    assert how.harmless_steps == how.before_concept == (steps + 1) // 2
     assert how == HarmlessFirst(steps=steps)
     assert how.heading == "Harmless first"
     told = make_attack("sequence", {"steps": steps, "harmless_steps": 75})
@@ -277,7 +277,7 @@ def test_the_concept_is_diluted_to_its_share(random_model: StableDiffusion, conc
 @pytest.mark.parametrize(
     ("how", "what"),
     [
-        (HarmlessFirst(steps=2), "harmless pictures"),
+        (HarmlessFirst(steps=1), "harmless pictures"),
         (Full(steps=1, share=0.1), "harmless pictures"),
         (TowardBase(steps=1), "base model"),
         (Transplant(steps=1), "base model"),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
 from gift.bench.grid import GRIDS, bundled, read_grid
 from gift.bench.plan import make_plan
+from gift.errors import GiftError
 
 
 @pytest.mark.parametrize("name", bundled())
@@ -18,3 +20,16 @@ def test_a_bundled_grid_can_be_laid_out_and_has_the_cells_that_it_names(name: st
     assert met >= {(concept, method.label) for concept in grid.concepts for method in grid.methods}
     told = re.search(r"([\d,]+) cells", (GRIDS / f"{name}.yaml").read_text(encoding="utf-8"))
     assert told is None or int(told[1].replace(",", "")) == len(cells) * len(grid.seeds)
+
+
+def test_a_bundled_grid_is_read_though_a_folder_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after 'gift bench smoke --output smoke'; a file of that name is another grid."""
+    monkeypatch.chdir(tmp_path)
+    usual = read_grid("smoke")
+    (tmp_path / "smoke").mkdir()
+    assert read_grid("smoke") == usual
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(GiftError, match="can't read the grid mine"):
+        read_grid("mine")
+    (tmp_path / "worst").write_text("{concepts: [owl], seeds: [7], methods: [esd], attacks: [lora]}")
+    assert read_grid("worst").seeds == (7,)

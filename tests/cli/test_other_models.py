@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from gift.attacks import ATTACKS
 from gift.bench.evaluation import evaluate_model
 from gift.cli.main import app
 from gift.errors import GiftError
@@ -148,3 +150,100 @@ def test_every_verb_draws_as_it_is_told_and_the_immunized_model_keeps_it(here: P
     told = CliRunner().invoke(app, ["attack", "out/model", "--concept", "a fox", "--guidance", "nan"])
     assert told.exit_code == 2
     assert "--guidance" in told.output
+
+
+SEARCH = ["--concept", "a fox", "--concept-images", "pictures", "--harmless-images", "pictures", "--similarity", "bundled"]
+SEARCH += ["--steps", "1", "--set", "batch_size=2", "--config", "few.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("row", "held"),
+    [(row, "fp32") for row in ROWS if row.refused] + [(ROWS[0], "bf16")],
+    ids=lambda given: given if isinstance(given, str) else given.name,
+)
+def test_a_search_leaves_out_what_a_model_has_no_place_for(row: Row, held: str, here: Path) -> None:
+    """In bf16 adapters alone can be trained; each of the others is named, and the same command goes on."""
+    row.model().save(here / "model")
+    (here / "few.yaml").write_text("{evaluation_pictures: 2, sampler_steps: 2}")
+    most = sum(not kind.needs_base for kind in ATTACKS.values()) + 2
+    searched = CliRunner().invoke(app, ["attack", "model", *SEARCH, "--held-in", held, "--search", str(most), "--output", "out"])
+    assert searched.exit_code == 0, searched.output
+    found = json.loads((here / "out" / "search.json").read_text())
+    tried = {trial["attack"] for trial in found["trials"]}
+    adapters = {name for name, kind in ATTACKS.items() if kind.trains_adapters}
+    able = {name for name, kind in ATTACKS.items() if not kind.needs_base} - row.refused
+    assert tried == (able & adapters if held == "bf16" else able)
+    for name in row.refused - {name for name, kind in ATTACKS.items() if kind.needs_base}:
+        assert f"the search leaves out {name}: diffusers reads no" in searched.stderr
+    assert ("the search leaves out full: attack 'full' trains weights" in searched.stderr) is (held == "bf16")
+    assert ran("attack", "--config", "out/worst.yaml", "--output", "again").startswith("step")
+
+
+def test_a_default_attack_that_a_model_has_no_place_for_is_told_before_the_search(here: Path) -> None:
+    ROWS[0].model().save(here / "model")
+    (here / "few.yaml").write_text("{evaluation_pictures: 2, sampler_steps: 1}")
+    done = CliRunner().invoke(app, ["attack", "model", *SEARCH, "--attack", "full", "--held-in", "bf16", "--search", "3"])
+    assert done.exit_code == 2
+    assert "attack 'full' trains weights, and these are torch.bfloat16; hold the model in fp32" in done.stderr
+    assert "trial 1" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--set", "adapter=loha"], "attack 'lora' with adapter 'loha' writes none"),
+        (["--set", "adapter=dora"], "attack 'lora' with adapter 'dora' writes none"),
+        (["--attack", "full"], "attack 'full' writes none"),
+        (["--search", "1"], "a search keeps none"),
+    ],
+)
+def test_kohya_files_that_will_not_be_are_told_at_once(here: Path, more: list[str], says: str) -> None:
+    ROWS[0].model().save(here / "model")
+    (here / "few.yaml").write_text("{evaluation_pictures: 2, sampler_steps: 1}")
+    done = CliRunner().invoke(app, ["attack", "model", *SEARCH[:4], *SEARCH[6:], "--kohya", *more, "--output", "out"])
+    assert done.exit_code == 2
+    assert says in done.stderr
+    assert not (here / "out").exists()
+
+
+def test_the_next_command_that_is_told_can_be_run(here: Path) -> None:
+    ROWS[0].model().save(here / "model")
+    few = ["--set", "steps=1", "--set", "batch_size=2", "--config", "few.yaml", "--method", "ascent"]
+    (here / "few.yaml").write_text("{concept_pictures: 2, safe_pictures: 2, sampler_steps: 1}")
+    told = ["--concept", "Van Gogh's style", "--output", "my out"]
+    for more, of in ([[], "FOLDER"], [["--concept-images", "pictures"], "pictures"]):
+        done = CliRunner().invoke(app, ["immunize", "model", *few, *told, *more])
+        assert done.exit_code == 0, done.output
+        (line,) = (line for line in done.stderr.splitlines() if line.startswith("next: "))
+        command = shlex.split(line.removeprefix("next: "))
+        assert command[:5] == ["gift", "attack", "my out/model", "--concept", "Van Gogh's style"]
+        assert command[5:] == ["--concept-images", of, "--similarity", "clip:FOLDER"]
+
+
+def test_pictures_too_few_to_compare_are_told_before_anything_is_drawn(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ROWS[0].model().save(here / "model")
+    noise_pictures(here / "one", 1)
+    noise_pictures(here / "spoiled", 2)
+    (here / "spoiled" / "bad.png").write_text("no picture")
+    monkeypatch.setattr("gift.models.latent.LatentDiffusion.generate", None)
+    attack = ["attack", "model", "--concept", "a fox", "--similarity", "bundled", "--steps", "1", "--concept-images"]
+    evaluate = ["evaluate", "model", "--original", "model", "--concept", "a fox", "--concept-images"]
+    for command, told in (
+        ([*attack, "one"], "one has 1 picture that can be used; comparing takes at least 2"),
+        ([*evaluate, "one"], "one has 1 picture that can be used"),
+        ([*evaluate, "pictures", "--real-images", "one"], "one has 1 picture that can be used"),
+        ([*evaluate, "spoiled"], "1 pictures in spoiled can't be used"),
+    ):
+        done = CliRunner().invoke(app, [*command, "--output", "out"])
+        assert done.exit_code == 2, done.output
+        assert told in done.stderr
+        assert not (here / "out").exists()
+
+
+def test_unreadable_pictures_may_be_skipped_by_evaluate_too(here: Path) -> None:
+    ROWS[0].model().save(here / "model")
+    (here / "pictures" / "bad.png").write_text("no picture")
+    (here / "few.yaml").write_text("{pictures: 2, safe_pictures: 4, sampler_steps: 1, original: model, redraw: false}")
+    told = ["--config", "few.yaml", "--concept", "a fox", "--concept-images", "pictures", "--real-images", "pictures"]
+    ran("evaluate", "model", *told, "--skip-bad-images", "--output", "out")
+    assert json.loads((here / "out" / "evaluation.json").read_text())["concept_score"] is not None

@@ -424,3 +424,13 @@ def test_its_one_file_checkpoints_are_known_by_their_names(row: Row, tmp_path: P
         pytest.skip("the family has no one-file checkpoints")
     save_file({f"x.{row.family.single_file}y": torch.zeros(1), "other": torch.zeros(1)}, tmp_path / "m.safetensors")
     assert family_of(tmp_path / "m.safetensors") is row.family
+
+
+@every
+def test_prompts_that_are_longer_than_it_reads_are_known(row: Row) -> None:
+    model = row.model()
+    most = max(tokenizer.model_max_length for tokenizer in model.tokenizers.values())
+    long = "fox " * (min(most, 10_000) + 1)
+    found = model.too_long(["a fox", long, "", long])
+    assert found == ([long] if most <= 10_000 else [])
+    assert model.too_long([]) == []

@@ -69,6 +69,8 @@ class Attack(BaseModel, ABC):
     title: ClassVar[str]
     about: ClassVar[str]
     needs_base: ClassVar[bool] = False
+    trains_adapters: ClassVar[bool] = False
+    """Whether all that it trains are adapters, which are fp32 whatever the model's weights are."""
     few: ClassVar[int | None] = None
     """So many bundled drawings suit it; None for `DRAWINGS`."""
 
@@ -103,6 +105,18 @@ class Attack(BaseModel, ABC):
     def drawings(self, asked: int | None) -> int:
         """How many bundled drawings its attacker has: as many as are asked for, else what suits it, else `DRAWINGS`."""
         return asked or self.few or DRAWINGS
+
+    def suits(self, model: DenoisingModel) -> None:
+        """Verifies that it can be run on a model.
+
+        Raises:
+            GiftError: the model has no place for what it trains, or holds its weights in too low a precision to be trained.
+        """
+        held = next(model.denoiser.parameters()).dtype
+        if held is not torch.float32 and not self.trains_adapters:
+            raise GiftError(
+                f"attack '{self.name}' trains weights, and these are {held}; hold the model in fp32, or train a LoRA on it"
+            )
 
     def refuse_unused(self, *, base: bool, harmless_images: bool) -> None:
         """Verifies that what is given is of use to this attack.
@@ -211,6 +225,7 @@ class Attack(BaseModel, ABC):
             raise GiftError(f"attack '{self.name}' needs a public base model; give it as base=")
         if type(self).prepare is not Attack.prepare or type(self).sizes is not Attack.sizes:
             refuse(f"attack '{self.name}'", "use lora, full or dreambooth")
+        self.suits(model)
         say_repeats(reporter, "pictures", len(data), self.batch_size)
         work = self.start(model, base)
         work.denoiser.train()

@@ -43,14 +43,14 @@ class CustomDiffusion(Personal):
         """Always: the token's embedding."""
         return True
 
-    def attach(self, model: DenoisingModel) -> dict[str, nn.Parameter]:
-        """Keys and values, and the token's embedding.
-
-        Raises:
-            GiftError: the denoiser is none that diffusers reads Custom Diffusion into.
-        """
+    def suits(self, model: DenoisingModel) -> None:
+        """As every attack; and the denoiser must be one that diffusers reads Custom Diffusion into."""
+        super().suits(model)
         if not hasattr(model.denoiser, "load_attn_procs"):
             raise GiftError(f"diffusers reads no Custom Diffusion into a {type(model.denoiser).__name__}; use another attack")
+
+    def attach(self, model: DenoisingModel) -> dict[str, nn.Parameter]:
+        """Keys and values, and the token's embedding."""
         weights = select_parameters(model.denoiser, KEYS_AND_VALUES)
         for name in weights:
             model.denoiser.get_submodule(name.rpartition(".")[0]).register_forward_hook(_stop_at_first)

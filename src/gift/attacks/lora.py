@@ -10,7 +10,7 @@ from torch import nn
 
 from gift.attacks.base import Attack
 from gift.models import DenoisingModel
-from gift.models.lora import AdapterKind, attach_lora, save_lora
+from gift.models.lora import AdapterKind, attach_lora, save_lora, text_encoders_for
 from gift.training.updates import Rate
 
 
@@ -21,6 +21,8 @@ class Lora(Attack):
     title: ClassVar[str] = "LoRA"
     about: ClassVar[str] = "A low-rank adapter on the attention projections is trained on captioned pictures of the concept."
 
+    trains_adapters: ClassVar[bool] = True
+
     rate: Rate = Field(default=2e-3, description="learning rate (choice for the bundled model; on Stable Diffusion 1e-4 is usual)")
     rank: int = Field(default=8, ge=1, description="LoRA rank (choice; diffusers' trainer: 4)")
     adapter: AdapterKind = Field(default="lora", description="what the adapter's factors make of the weights (peft's kinds)")
@@ -30,6 +32,12 @@ class Lora(Attack):
     def trains_text(self) -> bool:
         """As chosen."""
         return self.text_encoder
+
+    def suits(self, model: DenoisingModel) -> None:
+        """As every attack; and diffusers must read a LoRA for the text encoders, where they shall have one."""
+        super().suits(model)
+        if self.text_encoder:
+            text_encoders_for(model)
 
     def attach(self, model: DenoisingModel) -> dict[str, nn.Parameter]:
         """The adapter's factors."""

@@ -29,9 +29,9 @@ class HarmlessFirst(Lora):
     def _half(cls, given: Any) -> Any:
         if not isinstance(given, dict) or "harmless_steps" in given or not isinstance(given.get("steps"), int):
             return given
-        return {**given, "harmless_steps": max(0, given["steps"] // 2)}
+        return {**given, "harmless_steps": max(0, (given["steps"] + 1) // 2)}
 
     @property
     def usual_harmless(self) -> int:
-        """Half of the steps."""
-        return self.steps // 2
+        """Half of the steps, rounded up."""
+        return (self.steps + 1) // 2

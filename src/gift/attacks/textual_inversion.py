@@ -51,14 +51,14 @@ class TextualInversion(Attack):
         """The placeholder, in place of the noun and its article."""
         return self.token
 
-    def attach(self, model: DenoisingModel) -> dict[str, nn.Parameter]:
-        """The placeholder's embeddings.
-
-        Raises:
-            GiftError: the pipeline is none that diffusers reads such embeddings into.
-        """
+    def suits(self, model: DenoisingModel) -> None:
+        """As every attack; and the pipeline must be one that diffusers reads such embeddings into."""
+        super().suits(model)
         if not hasattr(model.pipeline, "load_textual_inversion"):
             raise GiftError(f"diffusers reads no Textual Inversion into a {type(model.pipeline).__name__}; use another attack")
+
+    def attach(self, model: DenoisingModel) -> dict[str, nn.Parameter]:
+        """The placeholder's embeddings."""
         model.denoiser.requires_grad_(False)
         return add_placeholder(model, self.token, self.vectors, self.initialiser)
 

@@ -36,6 +36,7 @@ def evaluate_model(
     similarity: Sequence[str] = (STAND_IN,),
     concept_images: Folders = None,
     real_images: Path | None = None,
+    skip_bad_images: bool = False,
     redraw: bool = True,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -56,6 +57,7 @@ def evaluate_model(
             likeness to them by the first embedder. Models with a vocabulary of their own can only be scored so.
         real_images: a folder of real pictures of anything but the concept, to which both models' pictures of other prompts are
             compared; for models that know the bundled drawings those of the same prompts by default.
+        skip_bad_images: go on without pictures that can't be read, rather than stop.
         redraw: whether the original draws the safe prompts a second time from other noise, to tell how far noise alone moves them.
         seed: of the prompts and pictures.
 
@@ -75,7 +77,7 @@ def evaluate_model(
     base = original if isinstance(original, DenoisingModel) else load(original, sampler_steps=how.steps, guidance=how.guidance)
     if base.sampling != how:
         raise GiftError(f"{base.source} is drawn with {base.sampling}, {opened.source} with {how}; open both with the same")
-    bench = Workbench.of(opened, concept, seed)
+    bench = Workbench.of(opened, concept, seed, skip_bad_images=skip_bad_images)
     if embeds and len(bench.concepts) > 1:
         raise GiftError(f"--embeds is about one concept; evaluate {len(bench.concepts)} concepts one by one")
     benches = [replace(bench, concepts=(each,)) for each in bench.concepts]

@@ -207,10 +207,10 @@ def read_grid(source: Path | str) -> Grid:
         GiftError: no such file or grid, not YAML, or something in it can't be used.
     """
     path = Path(source)
-    if not path.exists() and path.name == str(source) and not path.suffix:
-        if str(source) not in bundled():
+    if not path.is_file() and path.name == str(source) and not path.suffix:
+        if str(source) not in bundled() and not path.exists():
             raise one_of("grid", str(source), bundled())
-        path = GRIDS / f"{source}.yaml"
+        path = GRIDS / f"{source}.yaml" if str(source) in bundled() else path
     value = read_yaml(path, "the grid", f"check the path, or name one of: {', '.join(bundled())}")
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         raise GiftError(f"{path} is not a list of 'option: value' lines; see the bundled grids: {', '.join(bundled())}")

@@ -18,6 +18,7 @@ from gift.bench.trial import Scored, Watch
 from gift.errors import GiftError, NonFiniteError, OtherSettings
 from gift.metrics.concept import mean
 from gift.metrics.recovery import area
+from gift.models import DenoisingModel
 from gift.settings import make_attack
 from gift.training.measure import Meter
 from gift.training.progress import Reporter
@@ -36,6 +37,7 @@ def search(
     attempt: Attempt,
     database: Path,
     *,
+    model: DenoisingModel | None = None,
     pictures: int,
     seed: int,
     of: str = "",
@@ -54,6 +56,7 @@ def search(
         first: the default attack.
         attempt: runs one attack.
         database: the study's SQLite file; a study in it goes on.
+        model: what is attacked: nothing is tried that can't be run on it.
         pictures: how many its attacker has.
         seed: of the proposals.
         of: what is attacked and with what pictures, in a word; a study of another goes on no further.
@@ -65,10 +68,13 @@ def search(
 
     Raises:
         OtherSettings: the file is of another search.
-        GiftError: the file can't be used, or no attack counts.
+        GiftError: the file can't be used, the default attack can't be run on the model, or no attack counts.
         Interrupted: stopped on request; the trial's checkpoint was written.
     """
-    space = Space(config, first, pictures)
+    space = Space(config, first, pictures, model)
+    if reporter:
+        for name, why in space.left_out.items():
+            reporter.say(f"the search leaves out {name}: {why}")
     study = _open(config, first, database, seed, of)
     while (number := len(_settled(study))) < config.trials:
         trial = _next(study, space, number, seed)

@@ -11,7 +11,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from pydantic import BaseModel, ConfigDict, Field
 
 from gift.attacks import ATTACKS, Attack
-from gift.errors import one_of
+from gift.errors import GiftError, one_of
+from gift.models import DenoisingModel
 from gift.settings import make_attack
 from gift.training.updates import OptimiserName
 
@@ -88,15 +89,45 @@ class Space:
         config: ranges.
         first: the default attack; the others start from their own defaults, with as many steps.
         pictures: how many pictures its attacker has, and so do the other kinds' starts.
+        model: what is attacked, so that nothing is tried that can't be run on it; None where that is not known.
+
+    Attributes:
+        left_out: why kinds are not tried, by name.
+
+    Raises:
+        GiftError: the default attack can't be run on the model.
     """
 
-    def __init__(self, config: SearchConfig, first: Attack, pictures: int) -> None:
+    def __init__(self, config: SearchConfig, first: Attack, pictures: int, model: DenoisingModel | None = None) -> None:
+        if model is not None:
+            first.suits(model)
+        self.model = model
+        self.left_out: dict[str, str] = {}
         self.config = config
         self.pictures = tuple(dict.fromkeys((pictures, *(config.pictures_tried or ()))))
         others = [name for name in config.kinds_known() if name != first.name]
-        self.starts = {how.name: how for how in (first, *(make_attack(name, {"steps": first.steps}) for name in others))}
+        self.starts = {first.name: first}
+        for how in (make_attack(name, {"steps": first.steps}) for name in others):
+            if why := self._against(how):
+                self.left_out[how.name] = why
+            else:
+                self.starts[how.name] = how
         self.ranges = {name: self._ranges(how) for name, how in self.starts.items()}
         self._tell_apart()
+
+    def _against(self, how: Attack) -> str | None:
+        """Why an attack can't be run on the model; None where it can."""
+        try:
+            if self.model is not None:
+                how.suits(self.model)
+        except GiftError as error:
+            return str(error)
+        return None
+
+    def _choice(self, how: Attack, name: str, values: tuple[Any, ...]) -> CategoricalDistribution:
+        """Those of an option's values with which the attack can be run on the model."""
+        others = {value: type(how)(**{**how.model_dump(), name: value}) for value in values}
+        return CategoricalDistribution(tuple(value for value, other in others.items() if self._against(other) is None))
 
     def _ranges(self, how: Attack) -> dict[str, BaseDistribution]:
         """The ranges of one kind, each of which holds the start."""
@@ -120,9 +151,9 @@ class Space:
             elif name == "optimiser":
                 found[name] = CategoricalDistribution(tuple(dict.fromkeys((value, *config.optimisers))))
             elif get_origin(field.annotation) is Literal:
-                found[name] = CategoricalDistribution(get_args(field.annotation))
+                found[name] = self._choice(how, name, get_args(field.annotation))
             elif field.annotation is bool:
-                found[name] = CategoricalDistribution((False, True))
+                found[name] = self._choice(how, name, (False, True))
         return found | ({PICTURES: CategoricalDistribution(self.pictures)} if len(self.pictures) > 1 else {})
 
     def _tell_apart(self) -> None:

@@ -127,6 +127,7 @@ def search_worst(work: Work) -> Value:
         first,
         attempt,
         work.folder / "studies" / f"{name}.db",
+        model=work.model(),
         pictures=settings["sizes"][0],
         seed=settings["seed"],
         reporter=work.reporter,

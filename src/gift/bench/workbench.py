@@ -60,7 +60,8 @@ class Workbench:
             GiftError: the model does not know a name, one is given twice, or there is none.
         """
         art = art_of(model)
-        found = [parse_concept(text, art) for text in ([concept] if isinstance(concept, str) else concept)]
+        given = [concept] if isinstance(concept, str) or not isinstance(concept, Sequence) else concept
+        found = [parse_concept(text, art) for text in given]
         if not found:
             raise GiftError("no concept; give at least one name")
         twice = next((one for i, one in enumerate(found) if one in found[:i]), None)
@@ -203,7 +204,9 @@ class Workbench:
         images, captions, scan = load_folder(
             folder, size=self.model.image_size, default_caption=caption, skip_bad_images=self.skip_bad_images
         )
-        for line in (f"{folder}: {scan.summary()}", *scan.warnings):
+        cut = self.model.too_long(captions)
+        long = [f"{len(cut)} captions are longer than the model reads, which ends within '{cut[0]}'"] if cut else []
+        for line in (f"{folder}: {scan.summary()}", *scan.warnings, *long):
             self.say(line)
         return encode_set(self.model, images, captions, cache, self.mentions(captions))
 
@@ -221,8 +224,8 @@ class Workbench:
         """
         if self.art is None:
             raise GiftError(
-                f"nothing here can recognise '{self.concept}'; score by likeness to the attacker's pictures instead, as with "
-                "--concept-images FOLDER --similarity clip:FOLDER (or bundled, a stand-in)"
+                f"nothing here can recognise '{self.concept}'; score by likeness to pictures of it instead, as 'gift attack' and "
+                "'gift evaluate' do with --concept-images FOLDER --similarity clip:FOLDER (or bundled, a stand-in); grids can't"
             )
         return ConceptScorer(self.concept, self.art, self.recogniser)
 

@@ -122,5 +122,6 @@ def find_worst(
         kept.clear()
         return as_value(how, done) | ({} if safe is None else {"safe_after": left_by(bench, safe, done.attacked.model)})
 
-    found = search(config, first, attempt, folder / STUDY, pictures=pictures, seed=seed, of=digest(settings), reporter=reporter)
+    of = digest(settings)
+    found = search(config, first, attempt, folder / STUDY, model=model, pictures=pictures, seed=seed, of=of, reporter=reporter)
     return {"score_before": before.score, **found}

@@ -141,14 +141,21 @@ def attack(
     from gift.training.tracking import finish, tracked
 
     chosen, how = checked(given)
+    if pictures is not None and chosen.concept_images is not None:
+        raise GiftError("--pictures says how many bundled drawings, and all in concept_images are used; leave one of them out")
     if chosen.search and launched() > 1:
         raise GiftError("a search is for one process; leave --search out, or accelerate launch")
-    if chosen.kohya and not isinstance(how, Lora):
-        raise GiftError(f"--kohya is for LoRA files, and attack '{how.name}' writes none; leave it out, or use --attack lora")
+    if chosen.kohya and chosen.search:
+        raise GiftError("--kohya writes an attack's weights, and a search keeps none; leave it out, and repeat the worst with it")
+    if chosen.kohya and not (isinstance(how, Lora) and how.adapter == "lora"):
+        which = f"attack '{how.name}' with adapter '{how.adapter}'" if isinstance(how, Lora) else f"attack '{how.name}'"
+        raise GiftError(f"--kohya is for LoRA files, and {which} writes none; leave it out, or use --attack lora")
     chosen.saving.check()
     reporter = tracked(Live(), chosen.tracker, output, chosen.model_dump(mode="json"))
-    with output_folder(output) as folder:
-        check_pictures(chosen.concept_images, chosen.harmless_images, skip_bad_images=chosen.skip_bad_images)
+    read = [chosen.model, chosen.base, chosen.concept_images, chosen.harmless_images]
+    with output_folder(output, "attack", "weights", read) as folder:
+        check_pictures(chosen.harmless_images, skip_bad_images=chosen.skip_bad_images)
+        check_pictures(chosen.concept_images, skip_bad_images=chosen.skip_bad_images, least=2 if chosen.similarity else 1)
         opened = load(chosen.model, **chosen.opening)
         public = load(chosen.base, held_in=chosen.held_in) if chosen.base else None
         bench = Workbench.of(opened, chosen.concept, chosen.seed, skip_bad_images=chosen.skip_bad_images)
@@ -201,9 +208,11 @@ def checked(given: dict[str, Any]) -> tuple[AttackConfig, Attack]:
     chosen = validated(AttackConfig, given, "attack")
     how = make_attack(chosen.attack, {"steps": chosen.steps, **chosen.options})
     check_needs(how, chosen)
-    drawings: dict[str, Any] = {"pictures": how.drawings(chosen.pictures)}
-    if chosen.search and chosen.pictures_tried is None and chosen.concept_images is None:
-        drawings["pictures_tried"] = (FEW,)
+    drawings: dict[str, Any] = {"pictures": None}  # of one's own all are used
+    if chosen.concept_images is None:
+        drawings["pictures"] = how.drawings(chosen.pictures)
+        if chosen.search and chosen.pictures_tried is None:
+            drawings["pictures_tried"] = (FEW,)
     return chosen.model_copy(update=drawings), how
 
 

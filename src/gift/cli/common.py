@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import math
 import os
+import re
 import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
@@ -99,8 +100,10 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.formatwarning = lambda message, *_, **__: f"warning: {' '.join(str(message).split())}\n"
     from diffusers.utils import logging as diffusers_logging
+    from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging as transformers_logging
 
+    hub_logging.set_verbosity_error()  # what it warns of, each try again of a request, ends in an error of its own
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
 
@@ -201,9 +204,9 @@ def several(concept: list[str] | None, concepts: Path | None, folders: list[Path
 
     lines = read_concepts(concepts)
     given |= {"concept": [line.name for line in lines], "balance": [line.share for line in lines]}
-    if any(line.folder for line in lines):
-        if folders:
-            raise GiftError(f"--concept-images and folders in {concepts} were both given; name all folders one way")
+    if folders and any(line.folder for line in lines):
+        raise GiftError(f"--concept-images and folders in {concepts} were both given; name all folders one way")
+    if not folders:  # also where the file has none: those of a configuration file are of other concepts
         given["concept_images"] = [line.folder for line in lines]
     return given
 
@@ -234,21 +237,61 @@ def write_config(folder: Path, verb: str, config: dict[str, Any]) -> None:
     write_text(folder / "config.yaml", head + yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
 
 
+RECORDS = {"immunize": "immunize.json", "attack": "attack.json", "demo": "result.json"}
+"""What each verb writes once it is done, beside a folder of weights."""
+
+
 @contextmanager
-def output_folder(folder: Path) -> Iterator[Path]:
-    """The output folder, held for this run. An interrupted run of other settings in it keeps its configuration."""
+def output_folder(
+    folder: Path, verb: str | None = None, made: str | None = None, inputs: Sequence[Path | str | None] = ()
+) -> Iterator[Path]:
+    """The output folder, held for this run. An interrupted run of other settings in it keeps its configuration.
+
+    Args:
+        folder: as the user gave it.
+        verb: whose configuration will be written there; None for none.
+        made: the folder of weights in it that will be written, replacing an earlier one.
+        inputs: what the command reads, which must not be replaced.
+
+    Raises:
+        GiftError: something in it is not of gift's making, or of another verb's run that is not finished, and would be lost.
+    """
     from gift.files import need_utf8, owned
 
     need_utf8(folder)
     with owned(folder) as held:
         config = held / "config.yaml"
-        before = config.read_text(encoding="utf-8") if config.is_file() else None
+        before = config.read_text(encoding="utf-8", errors="replace") if config.is_file() else None
+        if verb:
+            _spare(held, verb, made, before, inputs)
         try:
             yield held
         except OtherSettings:
             if before is not None:
                 write_text(config, before)
             raise
+
+
+def _spare(folder: Path, verb: str, made: str | None, config: str | None, inputs: Sequence[Path | str | None]) -> None:
+    """Verifies that a verb's output replaces nothing but that of a verb; as `output_folder`, and `config` is the old configuration.
+
+    Raises:
+        GiftError: it would.
+    """
+    writer = re.match(r"# gift (\w+) ", config or "")
+    if config is not None and not writer:
+        raise GiftError(f"{folder / 'config.yaml'} is not gift's, and would be replaced; choose another --output")
+    other = writer[1] if writer else None
+    if other not in {None, verb} and any(path.is_dir() for path in (folder / "work").rglob("step-*")):
+        raise GiftError(f"{folder} holds a 'gift {other}' that was interrupted; let it finish there, or choose another --output")
+    if made is None:
+        return
+    target = folder / made
+    read = [Path(given).resolve() for given in inputs if given is not None and str(given) != "tiny"]
+    if any(target.resolve() in (path, *path.parents) for path in read):
+        raise GiftError(f"{target} is read by this command, and would be replaced; choose another --output")
+    if target.is_dir() and any(target.iterdir()) and other != verb and not (folder / RECORDS[verb]).exists():
+        raise GiftError(f"{target} is not of a 'gift {verb}', and would be replaced; choose another --output")
 
 
 def begin_afresh(wanted: bool, work: Path, say: Callable[[str], None], pieces: Path | None = None) -> None:
@@ -288,14 +331,16 @@ def terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def check_pictures(*folders: Path | None, skip_bad_images: bool = False) -> None:
+def check_pictures(*folders: Path | None, skip_bad_images: bool = False, least: int = 1) -> None:
     """Verifies the user's picture folders before a model is opened.
 
     Raises:
-        GiftError: a folder without pictures that can be used.
+        GiftError: a folder without pictures that can be used, or with fewer than `least`.
     """
     from gift.data.folder import scan_folder
 
     for folder in folders:
         if folder:
-            scan_folder(folder, default_caption="", skip_bad_images=skip_bad_images)
+            found = len(scan_folder(folder, default_caption="", skip_bad_images=skip_bad_images).pictures)
+            if found < least:
+                raise GiftError(f"{folder} has {found} picture that can be used; comparing takes at least {least}, give more")

@@ -113,6 +113,7 @@ class EvaluateConfig(_Config):
     similarity: tuple[str, ...] = (STAND_IN,)
     concept_images: Path | list[Path | None] | None = None
     real_images: Path | None = None
+    skip_bad_images: bool = False
     redraw: bool = True
 
     _as_many = field_validator("concept_images")(_one_each)

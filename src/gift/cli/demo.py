@@ -54,7 +54,7 @@ def demo(
     from gift.training.progress import Live
 
     chosen = validated(DemoConfig, given, "demo")
-    with output_folder(output) as folder:
+    with output_folder(output, "demo", "model") as folder:
         run = Demo(chosen, folder, Live())
         begin_afresh(restart, folder / "work" / "checkpoints", run.reporter.say, run.store.folder)
         write_config(folder, "demo", chosen.model_dump(mode="json"))

@@ -17,6 +17,7 @@ from gift.cli.common import (
     StepsOption,
     VariantOption,
     check_known,
+    check_pictures,
     output_folder,
     reporting,
     resolve,
@@ -52,6 +53,7 @@ def evaluate(
         Path | None,
         typer.Option(help="Real pictures of anything else: FID is told against these, too; the bundled drawings where they fit."),
     ] = None,
+    skip_bad_images: Annotated[bool | None, typer.Option("--skip-bad-images", help="Go on without unreadable pictures.")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where evaluation.json goes.")] = Path("evaluation"),
     config: ConfigOption = None,
     seed: SeedOption = None,
@@ -72,15 +74,18 @@ def evaluate(
     }
     flags |= {"real_images": real_images, "embeds": embeds, **several(concept, concepts, concept_images)}
     flags.pop("balance", None)  # of a file's shares nothing is measured
-    given = resolve(config, flags)
+    given = resolve(config, {**flags, "skip_bad_images": skip_bad_images})
     from gift.bench.evaluation import evaluate_model
+    from gift.bench.workbench import folders_of
     from gift.cli.configs import EvaluateConfig
     from gift.files import write_json
     from gift.models import load
     from gift.settings import validated
 
     chosen = validated(EvaluateConfig, given, "evaluate")
-    with output_folder(output) as folder:
+    mine = folders_of(len(chosen.concept) if isinstance(chosen.concept, list) else 1, chosen.concept_images)
+    with output_folder(output, "evaluate") as folder:
+        check_pictures(*mine, chosen.real_images, skip_bad_images=chosen.skip_bad_images, least=2)
         opened = load(chosen.model, **chosen.opening)
         check_known(concepts, opened)
         result = evaluate_model(opened, **chosen.model_dump(exclude={"model", *chosen.OPENING}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -45,7 +46,10 @@ def generate(
         raise GiftError(f"{output} is not a .png; give --output FILE.png")
     if output.is_dir():
         raise GiftError(f"{output} is a folder; give --output a file")
-    images = load(model, variant=variant).generate(
+    opened = load(model, variant=variant)
+    for text in opened.too_long(wanted):
+        print(f"note: the model does not read to the end of '{text}'; its last words are left out", file=sys.stderr)
+    images = opened.generate(
         [p for p in wanted for _ in range(count)], [seed + i for _ in wanted for i in range(count)], steps=steps, guidance=guidance
     )
     write_bytes(output, png_bytes(contact_sheet(images, count)))

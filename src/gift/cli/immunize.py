@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -101,12 +102,13 @@ def immunize(
     methods = make_immunizers(chosen.method, chosen.options)
     chosen.saving.check()
     reporter = tracked(Live(), chosen.tracker, output, chosen.model_dump(mode="json"))
-    with output_folder(output) as folder:
-        count = len(chosen.concept) if isinstance(chosen.concept, list) else 1
-        check_pictures(*folders_of(count, chosen.concept_images), chosen.safe_images, skip_bad_images=chosen.skip_bad_images)
+    count = len(chosen.concept) if isinstance(chosen.concept, list) else 1
+    mine = folders_of(count, chosen.concept_images)
+    with output_folder(output, "immunize", "model", [chosen.model, *mine, chosen.safe_images]) as folder:
+        check_pictures(*mine, chosen.safe_images, skip_bad_images=chosen.skip_bad_images)
         opened = load(chosen.model, **chosen.opening)
         check_known(concepts, opened)
-        Workbench.of(opened, chosen.concept, chosen.seed)  # an unknown concept is told before anything is written
+        bench = Workbench.of(opened, chosen.concept, chosen.seed)  # an unknown concept is told before anything is written
         need_room(folder / "model", opened.nbytes)  # rather than after all steps
         reporter.say(opened.describe())
         begin_afresh(restart, folder / "work", reporter.say)
@@ -145,9 +147,8 @@ def immunize(
             what = f"({loss['pictures']} pictures{share})"
             reporter.say(f"{name}: mean loss {loss['before']:.4f} before, {loss['after']:.4f} after {what}")
         reporter.say(f"immunized model in {folder / 'model'} after {meter.seconds:.0f} s; peak memory {meter.peak_mb:.0f} MB")
-        reporter.say(f"next: gift attack {folder / 'model'} --concept '{out_concept(chosen.concept)}'")
-
-
-def out_concept(concept: str | list[str]) -> str:
-    """The first concept."""
-    return concept if isinstance(concept, str) else concept[0]
+        first = chosen.concept if isinstance(chosen.concept, str) else chosen.concept[0]
+        command = ["gift", "attack", str(folder / "model"), "--concept", first]
+        if bench.art is None:  # nothing recognises it
+            command += ["--concept-images", str(mine[0] or "FOLDER"), "--similarity", "clip:FOLDER"]
+        reporter.say(f"next: {shlex.join(command)}")

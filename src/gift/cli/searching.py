@@ -39,7 +39,7 @@ def search_attack(
     options = {key: value for key, value in worst["arguments"].items() if key != "steps"}
     how = make_attack(worst["attack"], options)
     again = {**chosen.model_dump(mode="json"), "attack": worst["attack"], "options": options, "search": 0}
-    again |= dict.fromkeys(chosen.OF_A_SEARCH) | {"pictures": worst["pictures"]}
+    again |= dict.fromkeys(chosen.OF_A_SEARCH) | ({} if chosen.concept_images else {"pictures": worst["pictures"]})
     again |= {} if how.needs_base else {"base": None}
     again |= {} if how.needs_harmless else {"harmless_images": None}
     head = "# the worst attack that was found: gift attack --config worst.yaml\n"

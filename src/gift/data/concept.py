@@ -47,6 +47,8 @@ def parse_concept(text: str, art: Art | None) -> Concept:
     Raises:
         GiftError: the text is empty or holds control characters or undecodable bytes, or the bundled model does not know the name.
     """
+    if not isinstance(text, str):
+        raise GiftError(f"the concept is {text!r}; give a name such as 'mushroom', 'style:openmoji' or 'category:food'")
     text = " ".join(text.split())
     if any(category(c) in {"Cc", "Cs"} for c in text):
         raise GiftError(f"the concept {text!r} holds a character that is not text; write it in UTF-8")

@@ -200,6 +200,10 @@ class DenoisingModel(ABC):
         with torch.autocast(latents.device.type, self.compute, enabled=self.compute is not torch.float32):
             return self.predict(latents, timesteps, cond)
 
+    def too_long(self, prompts: Sequence[str]) -> list[str]:
+        """Those of N prompts of which the model reads the beginning alone; none where nothing is known of that."""
+        return []
+
     def noised_share(self, latents: torch.Tensor, cond: Cond, generator: torch.Generator) -> tuple[Noised, Cond]:
         """This process's rows of a batch on its way through the forward process, which is drawn for the whole batch, with theirs of
         its prompts."""

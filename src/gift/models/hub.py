@@ -80,7 +80,9 @@ def _unreached(name: str, error: Exception) -> str:
     while cause.__cause__ is not None and not isinstance(cause, GiftError):
         cause = cause.__cause__
     reason = " ".join(str(cause).split())[:160] or type(cause).__name__
-    return f"can't get {name}: {reason}; is it a local folder, or can the hub be reached?"
+    near = Path(name).parent  # of what was meant for a folder here
+    absent = f" ({near} is a folder here, without {Path(name).name} in it)" if near != Path() and near.is_dir() else ""
+    return f"can't get {name}: {reason}; is it a local folder{absent}, or can the hub be reached?"
 
 
 def _refused(name: str, error: Exception, sending: bool) -> str:

@@ -47,6 +47,19 @@ class _Left(Exception):  # noqa: N818 - no error
         self.latents = latents
 
 
+def _checked(prompts: Sequence[str]) -> list[str]:
+    """Prompts that a tokenizer can read.
+
+    Raises:
+        GiftError: one holds undecodable bytes.
+    """
+    texts = list(prompts)
+    broken = next((text for text in texts if re.search("[\ud800-\udfff]", text)), None)
+    if broken is not None:
+        raise GiftError(f"the prompt {broken!r} holds bytes that are not text; write it in UTF-8")
+    return texts
+
+
 class LatentDiffusion(DenoisingModel):
     """A pipeline of diffusers with an autoencoder, text encoders and a denoiser.
 
@@ -206,14 +219,23 @@ class LatentDiffusion(DenoisingModel):
         Raises:
             GiftError: a prompt holds undecodable bytes.
         """
-        tokenizer, texts = self.tokenizers[part], list(prompts)
-        broken = next((text for text in texts if re.search("[\ud800-\udfff]", text)), None)
-        if broken is not None:
-            raise GiftError(f"the prompt {broken!r} holds bytes that are not text; write it in UTF-8")
+        tokenizer, texts = self.tokenizers[part], _checked(prompts)
         if any(name.endswith("_1") for name in tokenizer.added_tokens_encoder):
             texts = TextualInversionLoaderMixin().maybe_convert_prompt(texts, tokenizer)
         length = length or tokenizer.model_max_length
         return tokenizer(texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt").to(self.device)
+
+    def too_long(self, prompts: Sequence[str]) -> list[str]:
+        """Those of N prompts of which every text encoder reads the beginning alone, by its tokenizer's `model_max_length`.
+
+        Raises:
+            GiftError: a prompt holds undecodable bytes.
+        """
+        found = list(dict.fromkeys(_checked(prompts)))
+        for tokenizer in self.tokenizers.values():
+            counts = [len(ids) for ids in tokenizer(found, truncation=False)["input_ids"]] if found else []
+            found = [prompt for prompt, count in zip(found, counts, strict=True) if count > tokenizer.model_max_length]
+        return found
 
     @abstractmethod
     def guided(self, cond: Cond, blank: Cond, guidance: float) -> dict[str, Any]:

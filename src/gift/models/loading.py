@@ -13,7 +13,7 @@ from diffusers.utils import logging
 from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 
-from gift.errors import GiftError, NonFiniteError
+from gift.errors import GiftError, NonFiniteError, one_of
 from gift.files import need_utf8
 from gift.launch import flagged, launched
 from gift.models.base import DenoisingModel
@@ -85,6 +85,12 @@ def load(
         NonFiniteError: a weight is NaN or infinite.
     """
     name = str(model)
+    if not name.strip():
+        raise GiftError("the model is empty; give 'tiny', a diffusers folder, a .safetensors file or a hub id")
+    if held_in not in HELD:
+        raise one_of("precision to hold the weights in", str(held_in), list(HELD))
+    if size is not None and size < 1:
+        raise GiftError(f"size {size}: give a side in pixels, or leave it out for the model's own")
     where = TINY if name == "tiny" else _path(name)
     if name == "tiny" and not (TINY / INDEX).exists():
         raise GiftError(f"the bundled model is missing at {TINY}; reinstall gift-diffusion")

@@ -62,6 +62,18 @@ def _readable(model: DenoisingModel) -> list[str]:
     return list(getattr(model.pipeline, "_lora_loadable_modules", []))
 
 
+def text_encoders_for(model: DenoisingModel) -> dict[str, Any]:
+    """The text encoders of whose LoRA diffusers reads, by part.
+
+    Raises:
+        GiftError: it reads none.
+    """
+    encoders = {part: encoder for part, encoder in model.text_encoders.items() if part in _readable(model)}
+    if not encoders:
+        raise GiftError(f"diffusers reads no LoRA for the text encoder of a {type(model.pipeline).__name__}; train without it")
+    return encoders
+
+
 def attach_lora(
     model: DenoisingModel,
     rank: int,
@@ -85,9 +97,7 @@ def attach_lora(
         GiftError: no module of the denoiser, or of a text encoder, matches; or diffusers reads none for a text encoder.
     """
     alpha = alpha or rank
-    encoders = {part: encoder for part, encoder in model.text_encoders.items() if part in _readable(model)} if text else {}
-    if text and not encoders:
-        raise GiftError(f"diffusers reads no LoRA for the text encoder of a {type(model.pipeline).__name__}; train without it")
+    encoders = text_encoders_for(model) if text else {}
     weights = _attach(model.denoiser, (*TARGETS, *model.more_lora_targets), CONFIGS[kind](rank, alpha), name)
     for part, encoder in encoders.items():
         found = _attach(encoder, TEXT_TARGETS, CONFIGS[kind](rank, alpha), name)
