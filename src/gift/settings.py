@@ -25,7 +25,7 @@ def validated(kind: type[T], options: Options, what: str) -> T:
         GiftError: an option is unknown or its value can't be used; the first such is named.
     """
     if truth := _no_number(kind, options):
-        raise GiftError(f"{what}: {truth}: give a number (given {'true' if _at(options, truth) else 'false'})")
+        raise GiftError(f"{what}: {truth[0]}: give a number (given {str(truth[1]).lower()})")
     try:
         built = kind(**options)
     except ValidationError as error:
@@ -42,29 +42,22 @@ def validated(kind: type[T], options: Options, what: str) -> T:
     return built
 
 
-def _no_number(kind: type[BaseModel], options: Options, where: str = "") -> str | None:
-    """The first option that is true or false, which would pass for 1 or 0, and whose values are none."""
+def _no_number(kind: type[BaseModel], options: Options, where: str = "") -> tuple[str, bool] | None:
+    """The first number's option that is true or false, which would pass for 1 or 0, by name, and which of the two."""
     for name, value in options.items():
         field, path = kind.model_fields.get(name), f"{where}{name}"
         if field is None:
             continue
-        if isinstance(value, bool) and not _takes(field.annotation, bool):
-            return path
+        if isinstance(value, bool) and _takes(field.annotation, int, float) and not _takes(field.annotation, bool, Any):
+            return path, value
         if isinstance(value, dict) and _is_group(field.annotation) and (inner := _no_number(field.annotation, value, f"{path}.")):
             return inner
     return None
 
 
-def _takes(annotation: Any, kind: type) -> bool:
-    """Whether an option's values may be of a kind."""
-    return annotation in {kind, Any} or any(_takes(part, kind) for part in get_args(annotation))
-
-
-def _at(options: Options, path: str) -> Any:
-    value: Any = options
-    for part in path.split("."):
-        value = value[part]
-    return value
+def _takes(annotation: Any, *kinds: Any) -> bool:
+    """Whether an option's values may be of one of some kinds."""
+    return annotation in kinds or any(_takes(part, *kinds) for part in get_args(annotation))
 
 
 def _huge(value: Any, where: str = "") -> tuple[str, int] | None:

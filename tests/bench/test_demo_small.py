@@ -14,7 +14,7 @@ from gift.bench.config import DemoConfig
 from gift.bench.demo import Demo
 from gift.bench.neighbours import neighbour_scores, neighbours
 from gift.bench.result import Writer
-from gift.cli.common import begin_afresh
+from gift.cli.output import begin_afresh
 from gift.errors import GiftError, Interrupted
 from gift.immunizers.esd import EsdRun
 from gift.metrics.concept import mean

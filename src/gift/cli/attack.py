@@ -24,14 +24,12 @@ from gift.cli.common import (
     StepsOption,
     TrackerOption,
     VariantOption,
-    begin_afresh,
     check_pictures,
-    output_folder,
     reporting,
     resolve,
     saving,
-    write_config,
 )
+from gift.cli.output import begin_afresh, output_folder, write_config
 from gift.errors import GiftError
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gift.cli.common import output_folder, quiet_libraries, reporting
+from gift.cli.common import quiet_libraries, reporting
+from gift.cli.output import output_folder
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -7,18 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gift.cli.common import (
-    ConceptOption,
-    ConfigOption,
-    RestartOption,
-    SeedOption,
-    begin_afresh,
-    output_folder,
-    quiet_libraries,
-    reporting,
-    resolve,
-    write_config,
-)
+from gift.cli.common import ConceptOption, ConfigOption, RestartOption, SeedOption, quiet_libraries, reporting, resolve
+from gift.cli.output import begin_afresh, output_folder, write_config
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -18,12 +18,11 @@ from gift.cli.common import (
     VariantOption,
     check_known,
     check_pictures,
-    output_folder,
     reporting,
     resolve,
     several,
-    write_config,
 )
+from gift.cli.output import output_folder, write_config
 
 
 @reporting

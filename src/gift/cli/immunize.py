@@ -26,16 +26,14 @@ from gift.cli.common import (
     StepsOption,
     TrackerOption,
     VariantOption,
-    begin_afresh,
     check_known,
     check_pictures,
-    output_folder,
     reporting,
     resolve,
     saving,
     several,
-    write_config,
 )
+from gift.cli.output import begin_afresh, output_folder, write_config
 
 
 @reporting

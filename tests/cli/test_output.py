@@ -9,8 +9,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from gift.cli.common import output_folder
 from gift.cli.main import app
+from gift.cli.output import output_folder
 from gift.errors import GiftError
 from gift.models.sd import StableDiffusion
 from gift.training.progress import Live
@@ -133,3 +133,17 @@ def test_words_that_a_model_does_not_read_are_told(here: Path) -> None:
     code, said = run(ATTACK, "out")
     assert code == 0
     assert "1 captions are longer than the model reads" in said
+
+
+def test_a_demo_that_begins_afresh_removes_its_finished_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*given: object) -> None:
+        raise GiftError("far enough")
+
+    monkeypatch.setattr("gift.bench.beside.run_demo", stopped)
+    kept = tmp_path / "demo" / "work" / "pieces" / "score-x.safetensors"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("")
+    for more, there in ([], True), (["--restart"], False):
+        done = CliRunner().invoke(app, ["demo", "--output", str(tmp_path / "demo"), *more])
+        assert "far enough" in done.stderr
+        assert kept.exists() is there
