@@ -103,8 +103,9 @@ def _about(twin: Path) -> dict[str, Any]:
 
 
 def _kept() -> dict[str, Any]:
-    empty = {"of": model_identity(load("tiny")), "twins": [], "curves": []}
-    kept: dict[str, Any] = json.loads(FILE.read_text()) if FILE.exists() else empty
+    if not FILE.exists():
+        return {"of": model_identity(load("tiny")), "twins": [], "curves": []}
+    kept: dict[str, Any] = json.loads(FILE.read_text())
     return kept
 
 
