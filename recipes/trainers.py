@@ -27,7 +27,7 @@ from gift.cli.common import reporting
 from gift.data.art import Art
 from gift.data.attack_pictures import attack_pictures
 from gift.errors import GiftError, one_of
-from gift.files import write_bytes, write_json, write_text
+from gift.files import remove_folder, write_bytes, write_json, write_text
 from gift.models import load
 from gift.models.lora import LORA_FILE
 from gift.pixels import png_bytes
@@ -101,6 +101,8 @@ def art_of_an_object(bench: Workbench) -> Art:
 
 def write_pictures(folder: Path, images: torch.Tensor, captions: list[str]) -> None:
     """Pictures alone in `plain/`, and in `captioned/` with their captions as an image folder of `datasets`."""
+    if folder.is_dir():  # an earlier run's may be more
+        remove_folder(folder)
     lines = []
     for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
         data = png_bytes(Image.fromarray(image.permute(1, 2, 0).numpy()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -129,6 +130,29 @@ def test_an_attack_may_have_a_name_and_begin_with_harmless_pictures(small: Small
     assert "full-later" in " ".join(grid["file"] for grid in record["grids"])
     assert all((tmp_path / grid["file"]).is_file() for grid in record["grids"])
     assert "after 1 harmless step" in write_page(tmp_path).read_text(encoding="utf-8")
+
+
+def test_an_attack_may_have_steps_of_its_own(small: Small, tmp_path: Path) -> None:
+    """Each has a contact sheet of its last step, its own name and its own horizon on the page."""
+    lengths = {"full": SMALL["steps"], "short": 1, "long": SMALL["steps"] + 1}
+    few: dict[str, Any] = {
+        "methods": ("original",),
+        "attacks": ("full", *({"attack": "full", "name": name, "options": {"steps": lengths[name]}} for name in ("short", "long"))),
+        "method_options": {"esd": {"steps": 1, "sampler_steps": 3, "batch_size": 2}},
+    }
+    record = finish(small(**few), tmp_path)
+    after = {(grid["attack"], grid["step"]) for grid in record["grids"] if grid["attack"] and grid["group"] == "concept"}
+    assert after == set(lengths.items())
+    titles = {attack["attack"]: attack["title"] for attack in record["attacks"]}
+    assert titles == {name: f"Full fine-tuning ({name})" for name in lengths}
+    assert record["horizon"] == max(lengths.values())
+    for row in record["rows"]:
+        row["steps_to_recover"] = None
+    (tmp_path / "result.json").write_text(json.dumps(record))
+    page = write_page(tmp_path).read_text(encoding="utf-8")
+    for name, steps in lengths.items():
+        assert f"not within {steps} steps" in page
+        assert f"{steps} steps of full fine-tuning ({name})" in page
 
 
 def test_an_attack_may_have_pictures_of_its_own_number(small: Small, tmp_path: Path) -> None:

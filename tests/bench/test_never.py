@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from gift.metrics.recovery import area
 from gift.models import load
 from gift.report.grid_words import limit_sentences
 from gift.report.tables import overall, resistance
+from gift.report.words import percent
 from tests.report.made_grid import IDENTITY, every_cell
 
 
@@ -117,7 +119,7 @@ def test_of_how_many_cells_a_limit_is_is_told_where_it_is_not_of_all(kept: Any) 
         last = kind({**some, "rows": rows}).splitlines()[-1]
         assert last.startswith("| never learned |")
         assert told in last
-    assert f"{mine}/{len(rows)}" in last_cells(some)
+    assert f"never learned ({mine} of {len(rows)})" in last_cells(some)
     assert f"(measured in {mine} of {len(rows)} cells)" in limit_sentences(some)[0]
     kept(entries)
     every = summarise(rows)
@@ -143,9 +145,15 @@ def test_the_limit_stands_in_the_summary_and_the_table(kept: Any) -> None:
     reached = sum(r["relearning_reduction"] for r in mine) / len(mine)
     assert group["limit"]["share"] == pytest.approx(reached / group["limit"]["reduction"])
     assert row["attack"] in limits(summary)
-    assert "never learned" in list(table(summary).columns[0].cells)
+    shown = table(summary)
+    (place,) = (place for place, name in enumerate(shown.columns[0].cells) if str(name).startswith("never learned"))
+    assert [list(column.cells)[place] for column in shown.columns][1:4] == ["full", f"{curve[0][1]:.2f}", f"{curve[-1][1]:.2f}"]
     sentence = next(text for text in limit_sentences(summary) if text.startswith(f"Under {row['attack']}, models that never saw"))
-    assert f"{row['method']} {group['limit']['share']:.0%}" in sentence
+    assert f"{row['method']} {percent(group['limit']['reached'])}" in sentence
+    assert f"{percent(group['limit']['reduction'])} less than the control relearns, and a" in sentence
+    kept([{"concept": row["concept"], "attack": row["settings"]["attack"], "seed": 0, "curve": [(0, 1.0), (curve[-1][0], 1.0)]}])
+    sooner = next(text for text in limit_sentences(summarise(rows)) if "models that never saw" in text)
+    assert re.search(r"That is \d+.% more than the control relearns, and a", sooner)
 
 
 def test_searched_attacks_have_limits_of_their_own_and_none_in_common(kept: Any) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
@@ -176,6 +177,7 @@ def test_a_search_leaves_out_what_a_model_has_no_place_for(row: Row, held: str, 
     for name in row.refused - {name for name, kind in ATTACKS.items() if kind.needs_base}:
         assert f"the search leaves out {name}: diffusers reads no" in searched.stderr
     assert ("the search leaves out full: attack 'full' trains weights" in searched.stderr) is (held == "bf16")
+    assert yaml.safe_load((here / "out" / "worst.yaml").read_text()).get("pictures") is None, "all of one's own are used"
     assert ran("attack", "--config", "out/worst.yaml", "--output", "again").startswith("step")
 
 
@@ -233,6 +235,7 @@ def test_pictures_too_few_to_compare_are_told_before_anything_is_drawn(here: Pat
         ([*evaluate, "one"], "one has 1 picture that can be used"),
         ([*evaluate, "pictures", "--real-images", "one"], "one has 1 picture that can be used"),
         ([*evaluate, "spoiled"], "1 pictures in spoiled can't be used"),
+        ([*evaluate, "pictures", "--real-images", "spoiled"], "1 pictures in spoiled can't be used"),
     ):
         done = CliRunner().invoke(app, [*command, "--output", "out"])
         assert done.exit_code == 2, done.output

@@ -78,6 +78,12 @@ def test_an_adapter_s_pictures_in_the_folder_of_the_weights_stay(here: Path) -> 
     assert files(here) == before
 
 
+def test_weights_of_a_run_that_ended_before_its_record_may_be_replaced(here: Path) -> None:
+    assert run(IMMUNIZE, "out")[0] == 0
+    (here / "out" / "immunize.json").unlink()
+    assert run(IMMUNIZE, "out")[0] == 0
+
+
 @pytest.mark.parametrize("verb", [IMMUNIZE, ATTACK])
 def test_a_configuration_that_is_not_gifts_is_not_replaced(here: Path, verb: list[str]) -> None:
     (here / "out").mkdir()

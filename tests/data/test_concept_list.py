@@ -42,6 +42,7 @@ def test_the_line_of_an_unknown_concept_is_told(tmp_path: Path) -> None:
         ("# nothing\n\n", "names no concept"),
         ("owl\n = 2", r"line 2: no concept before '='"),
         ("owl\nant\nowl = 2", r"line 3: 'owl' is named twice"),
+        ("style:openmoji\nstyle : openmoji", r"line 2: 'style : openmoji' is named twice"),
         ("owl = 0", "line 1: '0' is no share"),
         ("owl = -1", "line 1: '-1' is no share"),
         ("owl = nan", "line 1: 'nan' is no share"),

@@ -429,8 +429,20 @@ def test_its_one_file_checkpoints_are_known_by_their_names(row: Row, tmp_path: P
 @every
 def test_prompts_that_are_longer_than_it_reads_are_known(row: Row) -> None:
     model = row.model()
-    most = max(tokenizer.model_max_length for tokenizer in model.tokenizers.values())
-    long = "fox " * (min(most, 10_000) + 1)
+    most = max(model.prompt_tokens(part) for part in model.tokenizers)
+    long = "fox " * (most + 1)
     found = model.too_long(["a fox", long, "", long])
-    assert found == ([long] if most <= 10_000 else [])
+    assert found == [long]
+    cut = {name: tensor[0] for name, tensor in model.encode_prompts([long + " owl"]).items()}
+    assert all(torch.equal(tensor, cut[name]) for name, rows in model.encode_prompts([long]).items() for tensor in rows)
     assert model.too_long([]) == []
+
+
+@every
+def test_a_prompt_that_just_fits_is_not_too_long(row: Row, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there are several text encoders, it is too long only where no one reads it to its end."""
+    model = row.model()
+    for spare, cut in ((0, []), (-1, ["a red fox"])):
+        counts = {part: len(words(model.asked(["a red fox"]))["input_ids"][0]) for part, words in model.tokenizers.items()}
+        monkeypatch.setattr(type(model), "prompt_tokens", lambda self, part, most=counts, spare=spare: most[part] + spare)
+        assert model.too_long(["a red fox"]) == cut

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -19,6 +20,7 @@ from gift.errors import GiftError
 from gift.report.card import write_card
 from gift.report.evidence import read_evidence
 from gift.report.made import match, read_made
+from gift.report.risk import Line, _came_back
 from gift.report.words import number, percent
 from tests.report import made_grid
 
@@ -242,6 +244,25 @@ def test_the_residual_risk_says_how_far_it_came_back(demo: Path, curve: list[lis
     assert "One seed was measured" in risk
     assert "cannot be recalled" in risk
     assert "prevent" not in risk
+
+
+@pytest.mark.parametrize(
+    ("steps", "says"),
+    [
+        ([0, 50, 100], "already in 1 of 3 seeds, {half}. In 2 more it came back, at the earliest after 50 steps. "),
+        ([None, 0, 100], "already in 1 of 3 seeds, {half}. In 1 more it came back, at the earliest after 100 steps. "),
+        ([0, 0, None], "already in 2 of 3 seeds, {half}. The highest"),
+        (
+            [50, None, 20],
+            "brought the concept back in 2 of 3 seeds: to half of the original model's score at the earliest after 20",
+        ),
+    ],
+)
+def test_in_how_many_seeds_it_came_back_and_when(demo: Path, steps: list[int | None], says: str) -> None:
+    cell = next(cell for cell in read_evidence(demo).cells if cell.scores)
+    assert cell.scores is not None
+    cells = [replace(cell, seed=seed, scores=replace(cell.scores, recovered_at=step)) for seed, step in enumerate(steps)]
+    assert says.format(half="at half of the original model's score or more") in _came_back(Line(tuple(cells)), several=False)
 
 
 def test_methods_that_ended_lower_are_named(demo: Path) -> None:

@@ -84,6 +84,25 @@ def test_parts_of_a_grid_make_one_table(tmp_path: Path, grid_folder: Path) -> No
         made(page)
 
 
+@pytest.mark.parametrize("changed", ["methods", "control", "horizon"])
+def test_parts_in_which_a_method_means_two_things_make_no_table(changed: str, tmp_path: Path, grid_folder: Path) -> None:
+    """Concepts of another kind apart, of which methods have defaults of their own."""
+    other = {"methods": {"gift": {"steps": 3}}, "control": "none", "horizon": 7}[changed]
+    rows = [json.loads(line) for line in (grid_folder / "records.jsonl").read_text().splitlines()]
+    one = next(row for row in rows if (row["concept"], row["method"], row["attack"]) == ("mushroom", "esd+gift", "lora"))
+    page = page_of(tmp_path, grid_folder, "resistance")
+    for concept, allowed in (("style:openmoji", True), ("owl", False)):
+        changes = {**one, "concept": concept, "settings": {**one["settings"], changed: other}}
+        (tmp_path / "results" / "made" / "records.jsonl").write_text("\n".join(map(json.dumps, (one, changes))))
+        if allowed:
+            made(page)
+        else:
+            with pytest.raises(
+                GiftError, match=r"esd\+gift under lora means two things in these parts; give each a name of its own"
+            ):
+                made(page)
+
+
 def test_the_overall_table_puts_resistance_beside_its_price(tmp_path: Path, grid_folder: Path) -> None:
     page = page_of(tmp_path, grid_folder, "overall")
     found = rows_of(made(page))
@@ -121,8 +140,8 @@ def test_the_distance_to_drawings_is_told_where_it_was_measured(tmp_path: Path, 
     file = tmp_path / "results" / "made" / "records.jsonl"
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     for row in rows:
-        if row["status"] != "failed" and row["method"] in {"esd", "esd+gift"}:
-            further = {"esd+gift": 3.0, "esd": -1.3}[row["method"]]
+        if row["status"] != "failed" and row["method"] in {"esd", "esd+gift", "ascent"}:
+            further = {"esd+gift": 3.0, "esd": -1.3, "ascent": 0.0}[row["method"]]
             row["price"]["real"] = {"fid": 20.0 + further, "kid": 0.0, "original_fid": 20.0, "original_kid": 0.0}
     file.write_text("\n".join(map(json.dumps, rows)))
     for kind in ("price", "overall"):
@@ -132,10 +151,15 @@ def test_the_distance_to_drawings_is_told_where_it_was_measured(tmp_path: Path, 
         assert found["method"][place - 1] == "FID"
         told = {method: cells[place] for method, cells in found.items()}
         assert (told["esd+gift"], told["esd"]) == ("23.0 (+3.0)", "18.7 (\N{MINUS SIGN}1.3)")
-        assert set(told.values()) == {"FID to drawings", "---:", told["esd"], told["esd+gift"], "\N{EN DASH}"}
+        assert set(told.values()) == {"FID to drawings", "---:", told["esd"], told["esd+gift"], told["ascent"], "\N{EN DASH}"}
     next(row for row in rows if row["method"] == "esd")["price"].pop("real")  # a mean over some of the cells is of other cells
     file.write_text("\n".join(map(json.dumps, rows)))
     assert rows_of(made(page))["esd"][place] == "\N{EN DASH}"
+    for row in rows:
+        if row["method"] in {"ascent", "esd"} and row["status"] != "failed":
+            row["price"].pop("real", None)
+    file.write_text("\n".join(map(json.dumps, rows)))
+    assert "FID to drawings" not in made(page), "one method alone compares with nothing"
 
 
 def test_the_means_of_the_seeds_and_how_far_apart_a_concept_is() -> None:
@@ -317,7 +341,7 @@ def test_what_a_search_found_is_told_with_what_it_leaves(
     rows = [json.loads(line) for line in (grid_folder / "records.jsonl").read_text().splitlines()]
     row = next(row for row in rows if row["attack"] == "worst" and row["status"] == "ok")
     row["attack_found"] = {"name": "full", "rate": 2.114e-3, "optimiser": "adamw", "schedule": "cosine", "harmless_steps": 7}
-    row["attack_found"]["text_encoder"] = True
+    row["attack_found"] |= {"text_encoder": True, "share": 0.64}
     row["pictures_found"] = 7
     row["safe_after"] = {"pictures": 60, "before": 0.9, "after": 0.45}
     folder = tmp_path / "grid"
@@ -332,7 +356,7 @@ def test_what_a_search_found_is_told_with_what_it_leaves(
     found = rows_of(made(page_of(tmp_path, folder, "found")))
     never.measured.cache_clear()
     told = found[f"{row['concept']}, {row['method']}, seed {row['seed']}"]
-    assert told[0] == "full, 2.1e-03, adamw, cosine, 7 harmless steps, text encoder, 7 pictures"
+    assert told[0] == "full, 2.1e-03, adamw, cosine, 7 harmless steps, 0.64 of its pictures the concept's, text encoder, 7 pictures"
     curves = [row["curve"], row["control_curve"], [[0, 0.0], [last, most]]]
     areas = [sum((b - a) * (x + y) / 2 for (a, x), (b, y) in pairwise(curve)) / curve[-1][0] for curve in curves]
     assert [float(value) for value in told[1].split("; ")] == pytest.approx(areas, abs=0.0051)

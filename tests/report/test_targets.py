@@ -58,6 +58,15 @@ def test_every_target_is_marked_where_it_is_met() -> None:
     assert found["b"] == ["50 %", "75 %", DASH, "4.0", f"1.0{mark}", f"100 %{mark}", "10.0"]
 
 
+def test_what_is_compared_with_itself_has_no_resistance() -> None:
+    alone = row("none", "lora", 0.0, price={"fid": 0.0})
+    alone["settings"]["control"] = "none"
+    found = told(alone, row("esd", "lora", 0.0), row("a", "lora", 0.4))
+    assert found["none"][:2] == found["esd"][:2] == [DASH, DASH]
+    assert found["a"][:2] == ["40 %", "40 %"]
+    assert found["esd"][3:5] == found["a"][3:5]
+
+
 def test_each_corner_counts_once_and_a_method_that_gains_is_within_the_target() -> None:
     original = [row("none", "lora", 0.0, seed=seed, price={"safe_accuracy": 0.8, "fid": 0.0}) for seed in (0, 1)]
     cells = [row("a", attack, 0.5, price={"safe_accuracy": 0.9}) for attack in ("lora", "full", "full, 1e-3")]

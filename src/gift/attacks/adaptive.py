@@ -29,6 +29,16 @@ def _fitting(base: DenoisingModel | None, model: DenoisingModel) -> DenoisingMod
     return base
 
 
+@torch.no_grad()
+def _begin_anew(own: dict[str, nn.Parameter]) -> None:
+    """A layer's own parameters where its class has no `reset_parameters`: norms at scale 1, shift 0; tables small and random."""
+    for name, parameter in own.items():
+        if parameter.ndim == 1:
+            parameter.fill_(0.0 if name == "bias" else 1.0)
+        else:
+            parameter.copy_(torch.randn(parameter.shape) / parameter.shape[-1] ** 0.5)
+
+
 class Reinit(Full):
     """Full fine-tuning after chosen layers have lost what the defence wrote into them, and all else."""
 
@@ -39,14 +49,19 @@ class Reinit(Full):
     fresh: str = Field(default="cross-attention", description="layers that start anew, whole ones (choice)")
 
     def prepare(self, work: DenoisingModel, base: DenoisingModel | None, seed: int) -> None:
-        """Initialises the chosen layers as PyTorch does a new one."""
-        layers = {name.rpartition(".")[0] for name in named_by(work.denoiser, self.fresh)}
+        """Initialises the chosen layers as PyTorch does a new one; those without a start of their own as diffusers does."""
+        chosen = named_by(work.denoiser, self.fresh)
+        layers = {name.rpartition(".")[0] for name in chosen}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             for name in sorted(layers):
                 layer: Any = work.denoiser.get_submodule(name)
                 if hasattr(layer, "reset_parameters"):
                     layer.reset_parameters()
+                else:
+                    _begin_anew(
+                        {key: p for key, p in layer.named_parameters(recurse=False) if f"{name}.{key}".lstrip(".") in chosen}
+                    )
 
 
 class TowardBase(Full):

@@ -17,6 +17,7 @@ from gift.attacks.tuning import FineTuning
 from gift.data.latents import LatentSet
 from gift.errors import GiftError
 from gift.models import DenoisingModel
+from gift.models.lora import refuse_lora
 from gift.sharding import refuse
 from gift.training.checkpoint import Checkpoints
 from gift.training.loop import Logs
@@ -78,7 +79,7 @@ class Attack(BaseModel, ABC):
     rate: Rate = Field(default=1e-3, description="learning rate")
     batch_size: int = Field(default=8, ge=1, description="pictures a step")
     optimiser: OptimiserName = Field(default="adamw", description="as diffusers' trainers")
-    decay: float = Field(default=1e-2, ge=0, le=1, description="weight decay (diffusers' trainers: 1e-2)")
+    decay: float = Field(default=1e-2, ge=0, le=1, description="weight decay, not of 'adam' and 'sgd' (diffusers' trainers: 1e-2)")
     schedule: ScheduleName = Field(default="constant", description="as diffusers' trainers")
     warmup: int = Field(default=0, ge=0, description="steps of rising rate")
     clip: float = Field(default=1.0, gt=0, description="largest gradient norm (diffusers' trainers: 1.0)")
@@ -226,6 +227,7 @@ class Attack(BaseModel, ABC):
         if type(self).prepare is not Attack.prepare or type(self).sizes is not Attack.sizes:
             refuse(f"attack '{self.name}'", "use lora, full or dreambooth")
         self.suits(model)
+        refuse_lora(model)
         say_repeats(reporter, "pictures", len(data), self.batch_size)
         work = self.start(model, base)
         work.denoiser.train()

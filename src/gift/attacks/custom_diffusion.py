@@ -35,7 +35,9 @@ class CustomDiffusion(Personal):
     about: ClassVar[str] = "The cross-attention's keys and values are trained with a new word on a few pictures."
 
     rate: Rate = Field(default=5e-4, description="learning rate (choice for the bundled model; on Stable Diffusion 1e-5 is usual)")
-    identifier: str = Field(default="<new1>", pattern=r"^\S+$", description="the modifier token (the trainer's)")
+    identifier: str = Field(
+        default="<new1>", pattern=r"^[^\s/\\]{1,60}$", description="the modifier token, also a file's name (the trainer's)"
+    )
     initialiser: str = Field(default="ktn", description="rare word whose embedding it starts as (the trainer's)")
 
     @property

@@ -14,6 +14,7 @@ from gift.bench.config import CONTROL, DRAWN, LARGEST_SEED, AttackEntry, Attacks
 from gift.bench.harmless import HarmlessConfig
 from gift.bench.space import SearchConfig
 from gift.config_file import read_yaml
+from gift.data.concept import spelled
 from gift.errors import GiftError, one_of
 from gift.immunizers import IMMUNIZERS, Immunizer
 from gift.metrics.embedders import STAND_IN
@@ -96,12 +97,12 @@ class Grid(_Part):
     def _every_name_once(self) -> Self:
         groups: dict[str, Sequence[object]] = {
             "models": self.models,
-            "concepts": [" ".join(concept.split()) for concept in self.concepts],
+            "concepts": [spelled(concept) for concept in self.concepts],
             "seeds": self.seeds,
             "methods": [entry.label for entry in self.methods],
             "attacks": [entry.label for entry in self.attacks],
             "similarity": [which.partition(":")[0] for which in self.similarity],
-            **{f"{entry.label}: together": [" ".join(name.split()) for name in entry.together] for entry in self.methods},
+            **{f"{entry.label}: together": [spelled(name) for name in entry.together] for entry in self.methods},
         }
         for what, names in groups.items():
             twice = next((name for i, name in enumerate(names) if name in names[:i]), None)

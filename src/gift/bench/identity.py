@@ -30,11 +30,10 @@ def model_identity(model: DenoisingModel) -> str:
     pipeline = model.pipeline
     networks = {"denoiser": model.denoiser, "vae": pipeline.vae, **model.text_encoders}
     words = {name: sorted(tokenizer.get_vocab().items()) for name, tokenizer in model.tokenizers.items()}
-    scheduler = {key: value for key, value in pipeline.scheduler.config.items() if not key.startswith("_")}
     parts = {
         "networks": {name: fingerprint(network) for name, network in networks.items()},
         "words": words,
-        "scheduler": [type(pipeline.scheduler).__name__, scheduler],
+        "scheduler": _scheduler(model),
     }
     options = {key: value for key, value in pipeline.config.items() if key[:1] != "_" and isinstance(value, bool | int | float)}
     unusual = {key: value for key, value in options.items() if value and key != "requires_safety_checker"}
@@ -45,6 +44,12 @@ def model_identity(model: DenoisingModel) -> str:
     return digest(parts | model.sampling.settings())
 
 
+def _scheduler(model: DenoisingModel) -> list[Any]:
+    """The noise scheduler's class and configuration."""
+    scheduler = model.pipeline.scheduler
+    return [type(scheduler).__name__, {key: value for key, value in scheduler.config.items() if not key.startswith("_")}]
+
+
 @torch.no_grad()
 def weights_sketch(model: DenoisingModel) -> str:
     """A hash of a few values of every weight: quick at any size, and other after any training that moved them.
@@ -52,7 +57,7 @@ def weights_sketch(model: DenoisingModel) -> str:
     At most 64 values a tensor, evenly apart (choice); where all of a model's weights count, `model_identity` reads them.
     """
     found = hashlib.sha256()
-    for name, network in sorted({"denoiser": model.denoiser, **model.text_encoders}.items()):
+    for name, network in sorted({"denoiser": model.denoiser, "vae": model.pipeline.vae, **model.text_encoders}.items()):
         for part, tensor in sorted(network.state_dict().items()):
             flat = tensor.detach().flatten()
             some = flat[:: max(1, len(flat) // 64)].cpu().contiguous()
@@ -74,7 +79,8 @@ def run_settings(model: DenoisingModel, how: Sequence[Attack | Immunizer], **mor
         **more: whatever else the outcome depends on, as JSON.
     """
     methods = [options_of(one) for one in how]
-    about = {"model": model.source, "weights": weights_sketch(model), **model.sampling.settings()}
+    about: dict[str, Any] = {"model": model.source, "weights": weights_sketch(model), "scheduler": digest(_scheduler(model))}
+    about |= model.sampling.settings()
     return {"method": methods[0] if len(methods) == 1 else methods, **about, **more}
 
 

@@ -80,8 +80,9 @@ def limit_of(row: Mapping[str, Any]) -> dict[str, float] | None:
     """The limit beside a grid's record.
 
     Returns:
-        area and score_after of the twins, and reduction: how much less they learn than the control relearns, which a defence can't
-        be expected to exceed without damage; None where they were not measured, or the record is of another model than theirs.
+        score_before, area and score_after of the twins, and reduction: how much less they learn than the control relearns, which a
+        defence can't be expected to exceed without damage; None where they were not measured, or the record is of another model
+        than theirs.
     """
     if row["model_identity"] != measured().of:
         return None
@@ -89,4 +90,9 @@ def limit_of(row: Mapping[str, Any]) -> dict[str, float] | None:
     if curve is None:
         return None
     least, control = area(curve), area([(int(step), score) for step, score in row["control_curve"]])
-    return {"area": least, "score_after": curve[-1][1], "reduction": 1 - least / control if control else 0.0}
+    return {
+        "score_before": curve[0][1],
+        "area": least,
+        "score_after": curve[-1][1],
+        "reduction": 1 - least / control if control else 0.0,
+    }

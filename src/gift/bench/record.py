@@ -63,6 +63,11 @@ class Row(Part):
     peak_mb: float | None
     flags: list[str]
 
+    @property
+    def horizon(self) -> int:
+        """The attack's last step."""
+        return self.curve[-1][0] if self.curve else 0
+
 
 class Sample(Part):
     """The recogniser's score of one generated picture."""

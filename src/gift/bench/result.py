@@ -54,7 +54,7 @@ class Writer:
             "model": self.config.model,
             "concept": str(self.demo.bench.concept),
             "seed": self.config.seed,
-            "horizon": self.config.steps,
+            "horizon": max(how.steps for how in self.demo.attacks.values()),
             "original_score": self.original,
             "settings": self.config.model_dump(mode="json"),
             "machine": machine(),
@@ -98,10 +98,11 @@ class Writer:
 
     def attack(self, name: str) -> dict[str, Any]:
         """One attack, and whether it works on the control."""
+        headings = [other.heading for other in self.demo.attacks.values()]
         how, control = self.demo.attacks[name], curve_of(self.outcome.trials[CONTROL, name])
         return {
             "attack": name,
-            "title": how.heading,
+            "title": how.heading if headings.count(how.heading) == 1 else f"{how.heading} ({name})",
             "about": how.about,
             "arguments": how.model_dump(mode="json"),
             "pictures": self.demo.pictures[name],
@@ -116,7 +117,7 @@ class Writer:
         for step, seen in trial["seen"]:
             if step:
                 self.show(
-                    name, attack, int(step), "concept", seen["images"], seen["scores"], self.asks, last=step == self.config.steps
+                    name, attack, int(step), "concept", seen["images"], seen["scores"], self.asks, last=step == trial["seen"][-1][0]
                 )
         cost, price = self.outcome.costs[name], self.outcome.prices[name]
         first = self.demo.attacks[attack].before_concept

@@ -158,8 +158,7 @@ def _limit(rows: Sequence[Row]) -> dict[str, float] | None:
     return {
         "cells": len(found),
         "of": len(rows),
-        "area": mean([limit["area"] for _, limit in found]),
-        "score_after": mean([limit["score_after"] for _, limit in found]),
+        **{name: mean([limit[name] for _, limit in found]) for name in ("score_before", "area", "score_after")},
         "reduction": least,
         "reached": reached,
         "share": reached / least if least > 0 else 0.0,

@@ -128,12 +128,12 @@ def attack(
     }
     given = resolve(config, flags, settings)
     from gift.api import attack as run
-    from gift.attacks import Lora
     from gift.bench.workbench import Workbench
     from gift.bench.worst import STUDY
     from gift.cli.searching import search_attack
     from gift.launch import launched
     from gift.models import load
+    from gift.models.loading import load_beside
     from gift.training.checkpoint import clear_below
     from gift.training.progress import Live
     from gift.training.tracking import finish, tracked
@@ -143,11 +143,8 @@ def attack(
         raise GiftError("--pictures says how many bundled drawings, and all in concept_images are used; leave one of them out")
     if chosen.search and launched() > 1:
         raise GiftError("a search is for one process; leave --search out, or accelerate launch")
-    if chosen.kohya and chosen.search:
-        raise GiftError("--kohya writes an attack's weights, and a search keeps none; leave it out, and repeat the worst with it")
-    if chosen.kohya and not (isinstance(how, Lora) and how.adapter == "lora"):
-        which = f"attack '{how.name}' with adapter '{how.adapter}'" if isinstance(how, Lora) else f"attack '{how.name}'"
-        raise GiftError(f"--kohya is for LoRA files, and {which} writes none; leave it out, or use --attack lora")
+    if chosen.kohya:
+        _check_kohya(chosen, how)
     chosen.saving.check()
     reporter = tracked(Live(), chosen.tracker, output, chosen.model_dump(mode="json"))
     read = [chosen.model, chosen.base, chosen.concept_images, chosen.harmless_images]
@@ -155,7 +152,9 @@ def attack(
         check_pictures(chosen.harmless_images, skip_bad_images=chosen.skip_bad_images)
         check_pictures(chosen.concept_images, skip_bad_images=chosen.skip_bad_images, least=2 if chosen.similarity else 1)
         opened = load(chosen.model, **chosen.opening)
-        public = load(chosen.base, held_in=chosen.held_in) if chosen.base else None
+        if chosen.kohya and opened.denoiser_part != "unet":
+            raise GiftError(f"--kohya writes the LoRA of a UNet, and {chosen.model} has a {opened.denoiser_part}; leave it out")
+        public = load_beside(chosen.base, chosen.variant, held_in=chosen.held_in) if chosen.base else None
         bench = Workbench.of(opened, chosen.concept, chosen.seed, skip_bad_images=chosen.skip_bad_images)
         bench.judge(chosen.similarity, 2, chosen.concept_images)  # told before anything is written
         reporter.say(opened.describe())
@@ -188,6 +187,21 @@ def attack(
             print(f"note: {flag}")
         finish(reporter)
         reporter.say(f"weights in {folder / 'weights'} after {done.seconds:.0f} s; {done.matched} tensors trained")
+
+
+def _check_kohya(chosen: AttackConfig, how: Attack) -> None:
+    """Verifies that an attack writes what kohya's layout is for.
+
+    Raises:
+        GiftError: it writes no LoRA, or nothing.
+    """
+    from gift.attacks.lora import Lora
+
+    if chosen.search:
+        raise GiftError("--kohya writes an attack's weights, and a search keeps none; leave it out, and repeat the worst with it")
+    if not (isinstance(how, Lora) and how.adapter == "lora"):
+        which = f"attack '{how.name}' with adapter '{how.adapter}'" if isinstance(how, Lora) else f"attack '{how.name}'"
+        raise GiftError(f"--kohya is for LoRA files, and {which} writes none; leave it out, or use --attack lora")
 
 
 def checked(given: dict[str, Any]) -> tuple[AttackConfig, Attack]:

@@ -134,9 +134,9 @@ def table(summary: dict[str, Any], wide: bool = False) -> Table:
         price = [_cell(means["safe_accuracy"], wide), _cell(means["fid"], wide), _cell(gap, wide)]
         out.add_row(*who, *shown, f"{recovered['cells']}/{recovered['of']}", *price, *seconds)
     for attack, limit in limits(summary).items():
-        least = [f"{limit[key]:.2f}" for key in ("score_after", "area", "reduction")]
-        least += [f"{limit['cells']}/{limit['of']}"] if limit["cells"] < limit["of"] else []
-        out.add_row(*([""] if several else []), NAME, attack, "0.00", *least)
+        least = [f"{limit[key]:.2f}" for key in ("score_before", "score_after", "area", "reduction")]
+        part = f" ({limit['cells']} of {limit['of']})" if limit["cells"] < limit["of"] else ""
+        out.add_row(*([""] if several else []), NAME + part, attack, *least)
     return out
 
 

@@ -169,7 +169,10 @@ def resolve(config: Path | None, flags: dict[str, Any], options: list[str] | Non
     """The file's options with the given flags over them; `--set` pairs go into 'options', parts of one option over its others."""
     from gift.settings import parse_options
 
-    resolved = {**read_config(config), **{key: value for key, value in flags.items() if value is not None}}
+    kept = read_config(config)
+    resolved = {**kept, **{key: value for key, value in flags.items() if value is not None}}
+    if isinstance(flags.get("saving"), dict) and isinstance(kept.get("saving"), dict):
+        resolved["saving"] = _over(kept["saving"], flags["saving"])
     if options:
         kept = resolved.get("options") or {}
         if not isinstance(kept, dict):

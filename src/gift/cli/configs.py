@@ -28,6 +28,15 @@ class _Config(BaseModel):
 
     OPENING: ClassVar[tuple[str, ...]] = ("variant", *DRAWN)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _a_place(cls, value: object, info: ValidationInfo) -> object:
+        """Refuses an empty path, which would be the folder that the command runs in."""
+        field = cls.model_fields[info.field_name or ""]
+        if "Path" in str(field.annotation) and "" in (value if isinstance(value, list) else [value]):
+            raise ValueError("the path is empty; name a folder or file, or leave it out")
+        return value
+
     @property
     def opening(self) -> dict[str, Any]:
         """The arguments of `gift.load` beside the model itself."""

@@ -72,7 +72,7 @@ def table(record: dict[str, Any]) -> Table:
     """The demo's one table."""
     from rich.table import Table as RichTable
 
-    title = f"{record['concept']}, seed {record['seed']}: concept score before and after {record['horizon']} attack steps"
+    title = f"{record['concept']}, seed {record['seed']}: concept score before and after attacks of up to {record['horizon']} steps"
     out = RichTable(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))  # within 80 columns
     heads = (
         "method",
@@ -97,7 +97,7 @@ def table(record: dict[str, Any]) -> Table:
             f"{row['score_before']:.2f}",
             f"{row['score_after']:.2f}",
             "-" if reduction is None else f"{reduction:+.0%}",
-            f"> {record['horizon']}" if recovers is None else str(recovers),
+            f"> {row['curve'][-1][0]}" if recovers is None else str(recovers),
             f"{row['safe_accuracy']:.2f}",
             f"{row['fid']:.2f}",
             f"{row['defence_seconds']:.0f}",

@@ -79,6 +79,7 @@ def evaluate(
     from gift.cli.configs import EvaluateConfig
     from gift.files import write_json
     from gift.models import load
+    from gift.models.loading import load_beside
     from gift.settings import validated
 
     chosen = validated(EvaluateConfig, given, "evaluate")
@@ -87,7 +88,9 @@ def evaluate(
         check_pictures(*mine, chosen.real_images, skip_bad_images=chosen.skip_bad_images, least=2)
         opened = load(chosen.model, **chosen.opening)
         check_known(concepts, opened)
-        result = evaluate_model(opened, **chosen.model_dump(exclude={"model", *chosen.OPENING}))
+        base = load_beside(chosen.original, chosen.variant, sampler_steps=opened.sampling.steps, guidance=opened.sampling.guidance)
+        rest = chosen.model_dump(exclude={"model", "original", *chosen.OPENING})
+        result = evaluate_model(opened, original=base, **rest)
         write_config(folder, "evaluate", chosen.model_dump(mode="json"))
         write_json(folder / "evaluation.json", result)
         many = len(result["concepts"]) > 1

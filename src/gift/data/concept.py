@@ -41,6 +41,11 @@ def speaks_art(tokenizer: Any) -> bool:
     return len(vocabulary) < 10_000 and all(f"{style}</w>" in vocabulary for style in load_art().trained_styles)
 
 
+def spelled(text: str) -> str:
+    """A concept's name in one spelling, whatever spaces it was written with."""
+    return re.sub(r"\s*:\s*", ":", " ".join(text.split()))
+
+
 def parse_concept(text: str, art: Art | None) -> Concept:
     """Reads 'mushroom', 'style:openmoji' or 'category:food'; without `art`, any text is a concept.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gift.data.art import Art
-from gift.data.concept import Concept, parse_concept
+from gift.data.concept import Concept, parse_concept, spelled
 from gift.errors import GiftError
 
 
@@ -46,7 +46,7 @@ def read_concepts(path: Path) -> list[Line]:
         if line.lstrip().startswith("#") or not line.strip():
             continue
         read = _line(line, f"{path}, line {number}")
-        if read.name in [other.name for other in found]:
+        if spelled(read.name) in [spelled(other.name) for other in found]:
             raise GiftError(f"{read.where}: '{read.name}' is named twice; give it once")
         found.append(read)
     if not found:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from accelerate import Accelerator
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gift.data.latents import LatentSet
 from gift.errors import NonFiniteError
 from gift.models import DenoisingModel
-from gift.models.lora import attach_lora, detach_lora, has_lora, merge_lora, switch_lora
+from gift.models.lora import attach_lora, detach_lora, has_lora, merge_lora, refuse_lora, switch_lora
 from gift.models.parameters import not_finite, select_parameters
 from gift.training.checkpoint import Checkpoints
 from gift.training.method import TrainingRun
@@ -83,6 +83,16 @@ class Immunizer(BaseModel, ABC):
         default=None, ge=1, description="train a LoRA of this rank, merged at the end, instead of the weights (off by default)"
     )
 
+    @model_validator(mode="after")
+    def _one_choice_of_weights(self) -> Self:
+        for name in ("train", "variant"):
+            field = type(self).model_fields.get(name)
+            if self.adapter_rank is not None and field is not None and getattr(self, name) != field.default:
+                raise ValueError(
+                    f"{name} chooses weights, and adapter_rank={self.adapter_rank} trains a LoRA instead; give one of them"
+                )
+        return self
+
     @abstractmethod
     def begin(self, task: Task) -> Method:
         """Builds the run."""
@@ -122,9 +132,11 @@ class Immunizer(BaseModel, ABC):
             The immunized copy, or `model`. With zero steps its weights are bit-identical to the model's.
 
         Raises:
+            GiftError: the model has an adapter on.
             NonFiniteError: a loss, gradient or weight became NaN; the last checkpoint is kept.
             Interrupted: stopped on request; a checkpoint was written.
         """
+        refuse_lora(model)
         out = model if in_place else model.copy()
         if self.total_steps:
             if self.draws_pictures:

@@ -9,6 +9,7 @@ import torch
 from pydantic import BaseModel, Field
 
 from gift.data.latents import LatentSet
+from gift.errors import GiftError
 from gift.immunizers.base import Task
 from gift.immunizers.terms import Bound, Distance, Noise, bounded, watch_layers
 from gift.immunizers.words import Renamed
@@ -45,7 +46,7 @@ class ConceptLoss:
         batch_size: pictures a batch.
 
     Raises:
-        GiftError: representations can't be noised where forwards can't be watched.
+        GiftError: representations can't be noised where forwards can't be watched, or a batch is too small to be shared.
     """
 
     def __init__(self, how: ConceptTerms, task: Task, batch_size: int) -> None:
@@ -53,6 +54,10 @@ class ConceptLoss:
         self.task = task
         self.batch_size = batch_size
         renamed = max(1, round(how.other_words * batch_size)) if how.other_words else 0
+        if how.other_words < 1:  # the concept's own words stay in every batch
+            renamed = min(renamed, batch_size - 1)
+            if how.other_words and not renamed:
+                raise GiftError(f"other_words={how.other_words:g} shares a batch of one picture; raise batch_size to 2 or more")
         self.draws: list[tuple[int, LatentSet | Renamed]] = []
         if renamed:
             self.draws.append((renamed, Renamed(task.model, task.concept, task.seed)))

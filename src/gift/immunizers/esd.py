@@ -65,7 +65,7 @@ class EsdRun(Method):
             both = {name: torch.cat([tensor, self.empty[name].expand_as(tensor)]) for name, tensor in cond.items()}
             named, blank = task.model.predict(latents.repeat(2, 1, 1, 1), times.repeat(2), both).chunk(2)
             target = blank - how.eta * (named - blank)
-        return task.model.per_sample_loss(task.model.predict_in_training(latents, times, cond), target).mean()
+        return task.model.regression(latents, times, cond, target)
 
     def step(self, index: int, generator: torch.Generator) -> Logs:
         """One regression step."""

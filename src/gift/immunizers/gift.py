@@ -67,7 +67,8 @@ class Gift(SafeOptions, ConceptTerms, Immunizer):
         description="keep the immunizing step off weights that the safe loss needs, to this power (tuned: docs/tuning.md)",
     )
     attacker: Attacker = Field(
-        default=Attacker(steps=0), description="the simulated attacker; off by default, steps=16 switches it on (docs/tuning.md)"
+        default=Attacker(steps=0),
+        description="the simulated attacker; off by default, any part of it that is given switches it on (docs/tuning.md)",
     )
     safe_target: SafeTarget = Field(
         default="data", description="lower level: the training target, or 'reference', theta_0's output (docs/tuning.md)"

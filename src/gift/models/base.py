@@ -235,8 +235,25 @@ class DenoisingModel(ABC):
         at, when, goal = noised.latents, noised.timesteps, noised.target
         if target is not None:
             goal = torch.cat([goal[: len(goal) - len(target)], target])
+        return mean_over_all(self._summed(at, when, cond, goal), len(latents))
+
+    def regression(self, latents: torch.Tensor, timesteps: torch.Tensor, cond: Cond, target: torch.Tensor) -> torch.Tensor:
+        """The mean of `per_sample_loss` at given latents, (); each process computes all of it, in `micro_batches`.
+
+        Args:
+            latents: scaled noisy latents (N, C, h, w).
+            timesteps: (N,).
+            cond: their encoded prompts.
+            target: what the predictions are compared with, (N, C, h, w).
+        """
         if self.micro_batches == 1:
-            return mean_over_all(self.per_sample_loss(self.predict_in_training(at, when, cond), goal).sum(), len(latents))
+            return self.per_sample_loss(self.predict_in_training(latents, timesteps, cond), target).mean()
+        return self._summed(latents, timesteps, cond, target) / len(latents)
+
+    def _summed(self, at: torch.Tensor, when: torch.Tensor, cond: Cond, goal: torch.Tensor) -> torch.Tensor:
+        """The sum of `per_sample_loss` over a batch, part by part."""
+        if self.micro_batches == 1:
+            return self.per_sample_loss(self.predict_in_training(at, when, cond), goal).sum()
         learned = [name for name, tensor in cond.items() if tensor.requires_grad]
 
         def part(rows: slice, leaves: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -246,7 +263,7 @@ class DenoisingModel(ABC):
 
         moving = [cond[name] for name in learned] + [p for p in self.denoiser.parameters() if p.requires_grad]
         scale = self.scaler.get_scale() if self.scaler else 1.0
-        return mean_over_all(summed_loss(part, len(at), self.micro_batches, moving, scale), len(latents))
+        return summed_loss(part, len(at), self.micro_batches, moving, scale)
 
     @torch.no_grad()
     def generate(

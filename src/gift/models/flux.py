@@ -43,9 +43,13 @@ class Flux(LatentDiffusion):
         """{'states': (N, tokens, T5's width), 'pooled': (N, CLIP's width)}."""
         pipe = self.pipeline
         return {
-            "states": pipe.text_encoder_2(self.tokens(prompts, "text_encoder_2", T5_TOKENS).input_ids)[0],
+            "states": pipe.text_encoder_2(self.tokens(prompts, "text_encoder_2").input_ids)[0],
             "pooled": pipe.text_encoder(self.tokens(prompts).input_ids).pooler_output,
         }
+
+    def prompt_tokens(self, part: str) -> int:
+        """The pipeline's default for T5, CLIP's own for CLIP."""
+        return T5_TOKENS if part == "text_encoder_2" else super().prompt_tokens(part)
 
     def output(self, latents: torch.Tensor, timesteps: torch.Tensor, cond: Cond) -> torch.Tensor:
         """The transformer's output, at the training guidance where it has that input."""

@@ -47,6 +47,10 @@ class _Left(Exception):  # noqa: N818 - no error
         self.latents = latents
 
 
+LONGEST_PROMPT = 10**6
+"""More tokens than any text encoder reads: what a tokenizer says that was saved without its `model_max_length`."""
+
+
 def _checked(prompts: Sequence[str]) -> list[str]:
     """Prompts that a tokenizer can read.
 
@@ -207,34 +211,50 @@ class LatentDiffusion(DenoisingModel):
         """Noise and timesteps as the model's objective draws them."""
         return self.objective.noised(latents, generator)
 
-    def tokens(self, prompts: Sequence[str], part: str = "text_encoder", length: int | None = None) -> Any:
+    def asked(self, prompts: Sequence[str]) -> list[str]:
+        """N prompts as the pipeline gives them to its tokenizers."""
+        return list(prompts)
+
+    def prompt_tokens(self, part: str) -> int:
+        """How many tokens of a prompt a text encoder's part is given: its tokenizer's `model_max_length`.
+
+        Raises:
+            GiftError: the tokenizer knows none.
+        """
+        most = int(self.tokenizers[part].model_max_length)
+        if most > LONGEST_PROMPT:
+            where = part.replace("text_encoder", "tokenizer")
+            raise GiftError(f"{self.source}: {where} has no model_max_length; write it into its tokenizer_config.json")
+        return most
+
+    def tokens(self, prompts: Sequence[str], part: str = "text_encoder") -> Any:
         """What a text encoder reads: `input_ids` and `attention_mask`, each (N, length), on the model's device.
+
+        Every prompt is cut or padded to `prompt_tokens`, so that encodings of different calls can be joined.
 
         Args:
             prompts: N prompts; a placeholder of several vectors in them becomes several words.
             part: the name of the text encoder's part.
-            length: tokens; by default as many as the tokenizer's `model_max_length`. Every prompt is cut or padded to it, so that
-                encodings of different calls can be joined.
 
         Raises:
-            GiftError: a prompt holds undecodable bytes.
+            GiftError: a prompt holds undecodable bytes, or its length is unknown.
         """
-        tokenizer, texts = self.tokenizers[part], _checked(prompts)
+        tokenizer, texts = self.tokenizers[part], self.asked(_checked(prompts))
         if any(name.endswith("_1") for name in tokenizer.added_tokens_encoder):
             texts = TextualInversionLoaderMixin().maybe_convert_prompt(texts, tokenizer)
-        length = length or tokenizer.model_max_length
+        length = self.prompt_tokens(part)
         return tokenizer(texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt").to(self.device)
 
     def too_long(self, prompts: Sequence[str]) -> list[str]:
-        """Those of N prompts of which every text encoder reads the beginning alone, by its tokenizer's `model_max_length`.
+        """Those of N prompts of which every text encoder reads the beginning alone.
 
         Raises:
             GiftError: a prompt holds undecodable bytes.
         """
         found = list(dict.fromkeys(_checked(prompts)))
-        for tokenizer in self.tokenizers.values():
-            counts = [len(ids) for ids in tokenizer(found, truncation=False)["input_ids"]] if found else []
-            found = [prompt for prompt, count in zip(found, counts, strict=True) if count > tokenizer.model_max_length]
+        for part, tokenizer in self.tokenizers.items():
+            counts = [len(ids) for ids in tokenizer(self.asked(found), truncation=False)["input_ids"]] if found else []
+            found = [prompt for prompt, count in zip(found, counts, strict=True) if count > self.prompt_tokens(part)]
         return found
 
     @abstractmethod

@@ -27,6 +27,7 @@ from gift.models.sampling import Sampling, read_sampling
 from gift.models.sd import StableDiffusion
 from gift.models.sd3 import StableDiffusion3
 from gift.models.sdxl import StableDiffusionXL
+from gift.models.whole import check_whole
 
 TINY = Path(__file__).resolve().parents[1] / "assets" / "tiny"
 FAMILIES: dict[str, type[LatentDiffusion]] = {
@@ -52,6 +53,10 @@ KINDS = {
     b"{": "a JSON file",
 }
 """What a file is that some tool or download page left in the place of weights, by its first bytes in small letters."""
+
+
+class NoVariantError(GiftError):
+    """A model's weights are there in other variants alone."""
 
 
 def load(
@@ -119,6 +124,23 @@ def load(
     if broken := opened.broken_weight:
         raise NonFiniteError(f"{name} is broken: {broken} holds NaN or infinite values; get it again, or train it anew")
     return opened
+
+
+def load_beside(model: str, variant: str | None, **options: Any) -> DenoisingModel:
+    """A second model, in the first one's variant where it has that.
+
+    Args:
+        model: as `load` takes it.
+        variant: the first one's.
+        **options: more of `load`'s.
+
+    Raises:
+        GiftError: as `load`.
+    """
+    try:
+        return load(model, variant=variant, **options)
+    except NoVariantError:
+        return load(model, **options)
 
 
 def _device() -> str:
@@ -297,16 +319,18 @@ def _open(family: type[LatentDiffusion], where: Path | str, absent: list[str], h
     logging.set_verbosity(logging.CRITICAL)  # what it says of a missing file is raised as well
     try:
         dtypes = {"default": held_in, "vae": torch.float32}
-        return kind.from_pretrained(where, torch_dtype=dtypes, use_safetensors=True, **given)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        if type(error).__module__.startswith("huggingface_hub"):
+        pipeline = kind.from_pretrained(where, torch_dtype=dtypes, use_safetensors=True, **given)
+        check_whole(pipeline, str(where), options.get("variant"))
+    except Exception as error:  # of a folder's odd values libraries raise anything
+        if isinstance(error, GiftError) or type(error).__module__.startswith("huggingface_hub"):
             raise
         variant = options.get("variant")
         if variant is not None and f"{variant}" in str(error):
-            raise GiftError(f"{where} has no variant '{variant}'; {_variants(where, options.get('revision'))}") from error
+            raise NoVariantError(f"{where} has no variant '{variant}'; {_variants(where, options.get('revision'))}") from error
         raise GiftError(_unopened(where, error)) from error
     finally:
         logging.set_verbosity(verbosity)
+    return pipeline
 
 
 def _variants(where: Path | str, revision: str | None) -> str:
@@ -322,5 +346,5 @@ def _variants(where: Path | str, revision: str | None) -> str:
 
 
 def _unopened(where: Path | str, error: Exception) -> str:
-    reason = " ".join(str(error).split())[:200]
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
     return f"can't open {where}: {reason}; is it a local folder, or can the hub be reached?"

@@ -124,6 +124,19 @@ def has_lora(model: DenoisingModel) -> bool:
     return bool(_layers_of(model))
 
 
+def refuse_lora(model: DenoisingModel) -> None:
+    """Verifies that a model is one of weights alone: adapters are taken off after a run, and what they do would go with them.
+
+    Raises:
+        GiftError: its denoiser has an adapter.
+    """
+    if has_lora(model):
+        raise GiftError(
+            f"{model.source} has an adapter on, which would be lost; keep it with gift.models.lora.merge_lora and detach_lora, "
+            "or take the model before the attack"
+        )
+
+
 def switch_lora(model: DenoisingModel, name: str, *, on: bool) -> None:
     """Whether the denoiser's forwards pass through an adapter; what its other adapters do stays.
 
@@ -196,7 +209,7 @@ def open_lora(model: DenoisingModel, folder: Path) -> None:
     """Loads LoRA files on the pipeline, as any user of diffusers would: in diffusers' own layout or in kohya's.
 
     Raises:
-        GiftError: there are none, or they match nothing of this model.
+        GiftError: there are none, or some of them match nothing of this model.
     """
     file = folder / LORA_FILE if folder.is_dir() else folder
     if not file.is_file():
@@ -204,11 +217,12 @@ def open_lora(model: DenoisingModel, folder: Path) -> None:
     check_safetensors(file)
     if not _readable(model):
         raise GiftError(f"a {type(model.pipeline).__name__} reads no {LORA_FILE}; give a model that the LoRA was merged into")
-    known = {name for name, _ in model.denoiser.named_modules()}
     with safe_open(file, framework="pt") as kept:
-        names = list(kept.keys())
+        names = [name for name in list(kept.keys()) if not name.endswith("alpha")]
+    known = {name for name, _ in model.denoiser.named_modules()}
     targets = {name.removeprefix(f"{model.denoiser_part}.").split(".lora")[0] for name in names}
-    if not is_kohya(names) and not targets & known:
+    of_text = any(name.startswith("text_encoder") for name in names)
+    if not names or not (is_kohya(names) or of_text or targets & known):
         raise GiftError(
             f"{file} matches no module of this model (its first is '{min(targets, default='none')}'); it is for another model"
         )
@@ -217,6 +231,14 @@ def open_lora(model: DenoisingModel, folder: Path) -> None:
     except (ValueError, RuntimeError, KeyError) as error:
         model.pipeline.unload_lora_weights()  # diffusers leaves the adapter on with random factors
         raise GiftError(f"{file} does not fit this model: {' '.join(str(error).split())[:160]}") from error
-    parts = [model.denoiser, *model.text_encoders.values()]
-    if not any(isinstance(module, BaseTunerLayer) for part in parts for module in part.modules()):
-        raise GiftError(f"{file} matches no module of this model; it is for another model")
+    loaded = sum(
+        len(get_peft_model_state_dict(part, adapter_name=next(iter(part.peft_config))))
+        for part in (model.denoiser, *model.text_encoders.values())
+        if getattr(part, "peft_config", None)
+    )
+    if loaded < len(names):
+        model.pipeline.unload_lora_weights()
+        raise GiftError(
+            f"{len(names) - loaded} of the {len(names)} tensors in {file} match no module of this model "
+            f"(its first is '{min(names)}'); it is for another model"
+        )

@@ -20,19 +20,27 @@ class PixArtSigma(LatentDiffusion):
     is the same.
 
     Attributes:
-        prompt_tokens: the pipeline's default length of a prompt.
+        default_tokens: the pipeline's default length of a prompt.
     """
 
     pipeline_name: ClassVar[str] = "PixArtSigmaPipeline"
     denoiser_part: ClassVar[str] = "transformer"
     denoiser_class: ClassVar[str] = "PixArtTransformer2DModel"
-    prompt_tokens: ClassVar[int] = 300
+    default_tokens: ClassVar[int] = 300
 
     def embed(self, prompts: Sequence[str]) -> Cond:
-        """{'states': (N, tokens, width), 'mask': (N, tokens)}; in small letters, as the pipeline without `clean_caption`."""
-        tokens = self.tokens([prompt.lower().strip() for prompt in prompts], length=self.prompt_tokens)
+        """{'states': (N, tokens, width), 'mask': (N, tokens)}."""
+        tokens = self.tokens(prompts)
         states = self.pipeline.text_encoder(tokens.input_ids, attention_mask=tokens.attention_mask)[0]
         return {"states": states, "mask": tokens.attention_mask}
+
+    def asked(self, prompts: Sequence[str]) -> list[str]:
+        """In small letters, as the pipeline without `clean_caption`."""
+        return [prompt.lower().strip() for prompt in prompts]
+
+    def prompt_tokens(self, part: str) -> int:
+        """The pipeline's default."""
+        return self.default_tokens
 
     def output(self, latents: torch.Tensor, timesteps: torch.Tensor, cond: Cond) -> torch.Tensor:
         """The transformer's output without the learned variance, which follows it in the channels."""
@@ -70,7 +78,7 @@ class PixArtAlpha(PixArtSigma):
     """The family of `PixArtAlphaPipeline`: shorter prompts, and at 1024 px a transformer that is told the picture's size."""
 
     pipeline_name: ClassVar[str] = "PixArtAlphaPipeline"
-    prompt_tokens: ClassVar[int] = 120
+    default_tokens: ClassVar[int] = 120
 
     @property
     def least_steps(self) -> int:

@@ -32,13 +32,21 @@ class QwenImage(LatentDiffusion):
     def embed(self, prompts: Sequence[str]) -> Cond:
         """{'states': (N, tokens, width), 'mask': (N, tokens)}: the last states behind the template's head, padded with zeros."""
         pipe, head = self.pipeline, self.pipeline.prompt_template_encode_start_idx
-        tokens = self.tokens([pipe.prompt_template_encode.format(prompt) for prompt in prompts], length=PROMPT_TOKENS + head)
+        tokens = self.tokens(prompts)
         mask = tokens.attention_mask
         states = pipe.text_encoder.model(input_ids=tokens.input_ids, attention_mask=mask, use_cache=False).last_hidden_state
         order = mask.argsort(dim=1, descending=True, stable=True)[:, head:]  # padding last, wherever the tokenizer puts it
         mask = mask.gather(1, order)
         states = states.gather(1, order[..., None].expand(-1, -1, states.shape[-1]))
         return {"states": states * mask[..., None], "mask": mask}
+
+    def asked(self, prompts: Sequence[str]) -> list[str]:
+        """In the pipeline's template."""
+        return [self.pipeline.prompt_template_encode.format(prompt) for prompt in prompts]
+
+    def prompt_tokens(self, part: str) -> int:
+        """The pipeline's default, behind the template's head."""
+        return PROMPT_TOKENS + int(self.pipeline.prompt_template_encode_start_idx)
 
     def vae_mean(self, pictures: torch.Tensor) -> torch.Tensor:
         """The first frame's."""

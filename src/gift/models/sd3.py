@@ -39,18 +39,22 @@ class StableDiffusion3(LatentDiffusion):
         """
         pipe, width = self.pipeline, self.denoiser_config("joint_attention_dim")
         outputs = [
-            getattr(pipe, part)(self.tokens(prompts, part, pipe.tokenizer_max_length).input_ids, output_hidden_states=True)
+            getattr(pipe, part)(self.tokens(prompts, part).input_ids, output_hidden_states=True)
             for part in ("text_encoder", "text_encoder_2")
         ]
         clip = torch.cat([output.hidden_states[-2] for output in outputs], -1)  # the last layer but one
         if pipe.text_encoder_3 is None:
             t5 = clip.new_zeros(len(clip), T5_TOKENS, width)
         else:
-            t5 = pipe.text_encoder_3(self.tokens(prompts, "text_encoder_3", T5_TOKENS).input_ids)[0]
+            t5 = pipe.text_encoder_3(self.tokens(prompts, "text_encoder_3").input_ids)[0]
         return {
             "states": torch.cat([pad(clip, (0, width - clip.shape[-1])), t5], 1),
             "pooled": torch.cat([output.text_embeds for output in outputs], -1),
         }
+
+    def prompt_tokens(self, part: str) -> int:
+        """The pipeline's default for T5, and its CLIP tokenizers' length."""
+        return T5_TOKENS if part == "text_encoder_3" else int(self.pipeline.tokenizer_max_length)
 
     def output(self, latents: torch.Tensor, timesteps: torch.Tensor, cond: Cond) -> torch.Tensor:
         """The transformer's output."""

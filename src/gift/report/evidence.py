@@ -189,7 +189,7 @@ def _of_demo(source: Path, result: record.Result) -> Evidence:
             control=attack.control_score,
             reduction=row.relearning_reduction,
             recovered_at=row.steps_to_recover,
-            horizon=row.curve[-1][0] if row.curve else result.horizon,
+            horizon=row.horizon,
             safe_accuracy=row.safe_accuracy,
             fid=row.fid,
             real=priced[row.method].real,

@@ -11,7 +11,7 @@ from gift.bench.summary import ENDED
 from gift.bench.summary import limits as least_learned
 from gift.metrics.flags import LEAST_SEEDS
 from gift.report.grid_views import Group, Scope
-from gift.report.words import explain, listed, number, short
+from gift.report.words import explain, listed, number, percent, short
 
 NAMED = 12
 """Cells that a flag names one by one."""
@@ -85,14 +85,19 @@ def limit_sentences(summary: dict[str, Any]) -> list[str]:
     out = []
     for attack, limit in least_learned(summary).items():
         groups = [group for group in summary["groups"] if group["attack"] == attack and group["limit"]]
-        shares = "; ".join(f"{group['method']} {group['limit']['share']:.0%}" for group in groups)
+        beside = "; ".join(f"{group['method']} {percent(group['limit']['reached'])}" for group in groups)
         part = f" (measured in {limit['cells']} of {limit['of']} cells)" if limit["cells"] < limit["of"] else ""
         out.append(
             f"Under {attack}, models that never saw the concept{part} learn it to {number(limit['score_after'])} "
-            f"(area {number(limit['area'])}), {limit['reduction']:.0%} less than the control relearns: more is hardly to be had "
-            f"without damage. Share of that reached: {shares}."
+            f"(area {number(limit['area'])}). That is {_less(limit['reduction'])}, and a defence can hardly hold more without "
+            f"damage. Over the same cells less came back, beside the control, with: {beside}."
         )
     return out
+
+
+def _less(reduction: float) -> str:
+    """'19 % less than the control relearns', or more where that is below zero."""
+    return f"{percent(abs(reduction))} {'more' if reduction < 0 else 'less'} than the control relearns"
 
 
 def cells_in_words(group: Group) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import filecmp
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from pydantic import Field, field_validator
 from gift.bench import record
 from gift.bench.grid import ORIGINAL
 from gift.bench.reading import Name, Part, parse, read_checked
+from gift.data.concept import spelled
 from gift.errors import GiftError
 from gift.report.evidence import Cell, Chain, Evidence, chain_of
 from gift.report.words import headline, listed
@@ -162,7 +162,7 @@ def _together(cell: Cell) -> frozenset[str]:
 
 def _name(text: str) -> str:
     """A concept or a model's place, so that two spellings of one are the same."""
-    return re.sub(r"\s*:\s*", ":", " ".join(text.split())).removeprefix("./").rstrip("/")
+    return spelled(text).removeprefix("./").rstrip("/")
 
 
 def same_weights(one: Path, other: Path) -> bool:

@@ -50,7 +50,7 @@ def _table(result: Result) -> list[dict[str, Any]]:
             "row": row,
             "title": result.title(row.method),
             "verdict": words.verdict(result, row),
-            "steps": words.steps(result, row),
+            "steps": words.steps(row),
         }
 
     groups = [(attack, [cells(row) for row in result.ordered() if row.attack == attack.attack]) for attack in result.attacks]

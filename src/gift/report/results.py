@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +78,26 @@ def read_summary(*folders: Path) -> Summary:
                 kept = rows.setdefault(tuple(row[name] for name in CELL), row)
                 if _settings(kept) != _settings(row) or any(kept.get(name) != row.get(name) for name in FOUND):
                     raise GiftError(f"{file}: {row['method']} under {row['attack']} has other settings than in another part")
+        _of_one_kind(rows.values())
         return {**summarise(list(rows.values())), "rows": list(rows.values())}
     except (KeyError, TypeError, IndexError) as error:
         raise GiftError(f"{file} is malformed ({type(error).__name__}: {error}); {REMEDY}") from error
+
+
+def _of_one_kind(rows: Iterable[dict[str, Any]]) -> None:
+    """Verifies that what a table's row is a mean of was done in one way: for concepts of one kind a method has the
+    same options, control and number of steps.
+
+    Raises:
+        GiftError: it means two things.
+    """
+    seen: dict[tuple[str, ...], dict[str, Any]] = {}
+    for row in rows:
+        told = _settings(row)
+        how = {"methods": told["methods"], "control": told["control"], "horizon": told["horizon"]}
+        kind = row["concept"].partition(":")[0] if ":" in row["concept"] else "object"
+        if seen.setdefault((row["method"], row["attack"], kind), how) != how:
+            raise GiftError(f"{row['method']} under {row['attack']} means two things in these parts; give each a name of its own")
 
 
 def filled(page: Path, records: Path) -> str:

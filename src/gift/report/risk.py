@@ -100,17 +100,22 @@ def _came_back(line: Line, several: bool) -> str:
     highest = max(s.highest for s in scores)
     original = listed(list(dict.fromkeys(number(s.original) for s in scores)))
     back = [s.recovered_at for s in scores if s.recovered_at is not None]
-    of = f" in {len(back)} of {len(scores)} seeds" if len(scores) > 1 else ""
+
+    def seeds(count: int) -> str:
+        return f" in {count} of {len(scores)} seeds" if len(scores) > 1 else ""
+
     if back and min(back) == 0:
+        later = [step for step in back if step]
+        rest = f" In {len(later)} more it came back, at the earliest after {min(later)} steps." if later else ""
         return (
-            f"{who}: the concept was there before the attack already{of}, at half of the original model's score or more. "
-            f"The highest score was {number(highest)} (original model: {original})."
+            f"{who}: the concept was there before the attack already{seeds(back.count(0))}, at half of the original model's score "
+            f"or more.{rest} The highest score was {number(highest)} (original model: {original})."
         )
     if back:
         when = f"at the earliest after {min(back)} steps" if len(back) > 1 else f"after {back[0]} steps"
         return (
-            f"{who} brought the concept back{of}: to half of the original model's score {when}, and to {number(highest)} at the "
-            f"highest (original model: {original})."
+            f"{who} brought the concept back{seeds(len(back))}: to half of the original model's score {when}, and to "
+            f"{number(highest)} at the highest (original model: {original})."
         )
     controls = [s.control for s in scores if s.control is not None]
     beside = f"; the same attack on undefended weights: {number(mean(controls))}" if controls else ""

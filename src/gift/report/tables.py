@@ -103,8 +103,8 @@ def _far(group: dict[str, Any]) -> tuple[float, float] | None:
 
 def _heads(summary: Summary) -> list[str]:
     """`PRICES`, with the distance to drawings after that to the original's pictures, where any method's was measured."""
-    measured = any(_far(group) for group in summary["groups"] if group["conclusive"])
-    return [*PRICES[:3], *([REAL] if measured else []), *PRICES[3:]]
+    measured = {group["method"] for group in summary["groups"] if group["conclusive"] and _far(group)}
+    return [*PRICES[:3], *([REAL] if len(measured) > 1 else []), *PRICES[3:]]  # one alone compares with nothing
 
 
 def _conclusive(summary: Summary, method: str) -> dict[str, Any] | None:
@@ -246,6 +246,7 @@ def found(summary: Summary) -> str:
         told = ", ".join([how["name"], f"{how['rate']:.1e}", *(how[name] for name in ("optimiser", "schedule") if name in how)])
         first = how.get("harmless_steps") or 0
         told += f", {first} harmless step{'s' if first > 1 else ''}" if first else ""
+        told += f", {number(how['share'])} of its pictures the concept's" if how.get("share", 1.0) < 1 else ""
         told += ", text encoder" if how.get("text_encoder") else ""
         told += f", {row['pictures_found']} pictures" if row.get("pictures_found", PICTURES) != PICTURES else ""
         mine, control = ([(int(step), score) for step, score in row[name]] for name in ("curve", "control_curve"))

@@ -36,9 +36,11 @@ class Facts:
         return {corner_of(row): row for row in (*self.worst, *self.rows)}
 
     def reductions(self) -> list[float]:
-        """The mean relearning reduction under each attack."""
+        """The mean relearning reduction under each attack, beside which there is a control."""
         by: dict[str, list[float]] = {}
         for row in self.rows:
+            if row["settings"]["control"] == row["method"]:  # nothing is compared
+                continue
             by.setdefault(row["attack"], []).append(row["relearning_reduction"] or 0.0)
         return [mean(values) for values in by.values()]
 

@@ -31,6 +31,8 @@ EXPLANATIONS = [
         r"^memorised",
         "Most pictures are near copies of the attacker's own, so the score shows copies rather than a concept relearned.",
     ),
+    (r"^the attack never saw", "The attacker trained on nothing of the concept, so nothing of it could come back."),
+    (r"one single colour", "Such pictures show nothing at all, so a low score of them says nothing about the concept."),
     (r"NaN|infinite", "Numbers ran away during the attack, so what it reached is not what a careful attacker would."),
     (
         r"inconclusive|control",
@@ -48,7 +50,7 @@ EXPLANATIONS = [
     ),
     (r"\bmodule", "The attack or the defence reached fewer layers than it should have."),
     (r"stronger attack|weaker", "An attack meant to be stronger scored below a weaker one, which points at a badly tuned attack."),
-    (r"\bfew|samples|pictures", "The score rests on few pictures, so small differences are noise."),
+    (r"\b(few|samples|pictures)\b", "The score rests on few pictures, so small differences are noise."),
     (r"safe|damage|price|fidelity", "The defence visibly costs quality on prompts that have nothing to do with the concept."),
     (r"starts|before|not erased", "The concept was still there before any attack: what follows measures less than it seems to."),
 ]
@@ -93,9 +95,9 @@ def verdict(result: Result, row: Row) -> str | None:
     return "collapsed" if any(flag.lower().startswith("collapsed") for flag in row.flags) else None
 
 
-def steps(result: Result, row: Row) -> str:
+def steps(row: Row) -> str:
     """Steps to recover, in words where the number is missing."""
-    return f"not within {result.horizon} steps" if row.steps_to_recover is None else str(row.steps_to_recover)
+    return f"not within {row.horizon} steps" if row.steps_to_recover is None else str(row.steps_to_recover)
 
 
 def short(flag: str) -> str:
@@ -161,8 +163,9 @@ def summary(result: Result) -> str:
     if not counted:
         return f"Under these attacks nothing can be said about {title}: every cell of it is inconclusive or collapsed."
     ends = [f"{number(r.score_after)} with {inline(result.attack_title(r.attack))}" for r in counted]
+    longest = max(r.horizon for r in counted)
     text = (
-        f"Under these attacks, after at most {result.horizon} steps, the concept score of {title} is {listed(ends)} "
+        f"Under these attacks, after at most {longest} steps, the concept score of {title} is {listed(ends)} "
         f"({number(counted[0].score_before)} before any attack); "
         f"the original model's is {number(result.original_score)}."
     )
@@ -171,8 +174,8 @@ def summary(result: Result) -> str:
         named = [f"after {r.steps_to_recover} steps of {inline(result.attack_title(r.attack))}" for r in back]
         text += f" The concept is back at half the original score {listed(named)}."
     if len(back) < len(counted):
-        rest = [inline(result.attack_title(r.attack)) for r in counted if r.steps_to_recover is None]
-        text += f" It stays below half the original score for {result.horizon} steps of {listed(rest)}."
+        rest = [f"{r.horizon} steps of {inline(result.attack_title(r.attack))}" for r in counted if r.steps_to_recover is None]
+        text += f" It stays below half the original score for {listed(rest)}."
     text += _rival(result, counted, main)
     own = next(m for m in result.methods if m.method == main)
     plain = next((m for m in result.methods if m.method in {"original", "none"}), None)
