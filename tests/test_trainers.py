@@ -48,6 +48,9 @@ def test_a_trainer_is_told_all_and_its_file_is_evaluated(checkout: Path, art_mod
     told = json.loads((out / "text_to_image_lora" / "told.json").read_text())
     assert (told["max_train_steps"], told["rank"], told["seed"]) == ("3", "16", "0")
     assert "--resolution=16" in told["rest"]
+    main(checkout, art_model, original=art_model, steps=3, pictures=6, only=["text_to_image_lora"], output=out)
+    main(checkout, art_model, original=art_model, steps=3, pictures=4, only=["text_to_image_lora"], output=out)
+    assert len(list((out / "pictures" / "plain").iterdir())) == 4, "none of an earlier run's"
     lines = [json.loads(line) for line in (out / "pictures" / "captioned" / "metadata.jsonl").read_text().splitlines()]
     assert len(lines) == 4
     for line in lines:

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gift.attacks import (
+    Attack,
     CustomDiffusion,
     DreamBooth,
     DreamBoothLora,
@@ -28,11 +29,14 @@ from gift.attacks import (
 from gift.attacks.tuning import FineTuning
 from gift.data.latents import LatentSet
 from gift.errors import GiftError
+from gift.immunizers import Ascent
 from gift.models import Cond, DenoisingModel
+from gift.models.lora import detach_lora, has_lora, merge_lora
 from gift.models.sd import StableDiffusion
 from gift.settings import make_attack
 from gift.training.loop import step_generator
 from tests.conftest import moved, picture_set, same_state, state_of
+from tests.models.families import ROWS
 
 
 @pytest.fixture
@@ -227,6 +231,43 @@ def test_fresh_layers_forget_all_and_others_nothing(random_model: StableDiffusio
             bound = module.weight[0].numel() ** -0.5  # PyTorch's own start: uniform within 1 / sqrt(fan-in)
             assert module.weight.abs().max() <= bound
             assert module.weight.abs().max() > 0.5 * bound
+
+
+@pytest.mark.parametrize("name", ["pixart-sigma", "sd3", "flux-dev", "qwen"])
+def test_fresh_layers_of_every_kind_begin_anew(name: str) -> None:
+    """Tables and norms, too, whose classes know no start of their own."""
+    model = next(row for row in ROWS if row.name == name).model()
+    with torch.no_grad():
+        for parameter in model.denoiser.parameters():
+            parameter.fill_(7.0)
+    work = model.copy()
+    Reinit(fresh="all").prepare(work, None, 3)
+    left = {key: parameter for key, parameter in work.denoiser.named_parameters() if (parameter == 7).any()}
+    assert not left
+    tables = [parameter for key, parameter in work.denoiser.named_parameters() if key.endswith("scale_shift_table")]
+    assert len(tables) == (3 if name == "pixart-sigma" else 0)
+    assert all(0 < table.std() < 3 * table.shape[-1] ** -0.5 for table in tables)
+
+
+@pytest.mark.parametrize("attack", [Lora(steps=1, batch_size=1, rank=2), Full(steps=1, batch_size=1)])
+def test_a_model_with_an_adapter_on_is_neither_attacked_nor_immunized(
+    random_model: StableDiffusion, concept_set: LatentSet, safe_set: LatentSet, attack: Attack
+) -> None:
+    """The adapter would be lost; merged it is weights like any other."""
+    attacked = Lora(steps=1, batch_size=1, rank=2)(random_model, concept_set).model
+    for run in (lambda: attack(attacked, concept_set), lambda: Ascent(steps=1, batch_size=1)(attacked, concept_set, safe_set)):
+        with pytest.raises(GiftError, match="has an adapter on, which would be lost"):
+            run()
+    assert has_lora(attacked)
+    merge_lora(attacked, "default")
+    detach_lora(attacked)
+    attack(attacked, concept_set)
+
+
+def test_a_token_that_is_no_file_s_name_is_refused() -> None:
+    for token in ("../x", "<my/word>", "a\\b", "a b", "", "x" * 61):
+        with pytest.raises(ValueError, match="identifier"):
+            CustomDiffusion(identifier=token)
 
 
 def test_harmless_alone_is_an_attack_on_harmless_data(

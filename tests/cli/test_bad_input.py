@@ -22,6 +22,9 @@ FILES = {
     "pickle.safetensors": b"\x80\x02}q\x00.",
     "model.ckpt": b"PK\x03\x04",
     "short.safetensors": b"abc",
+    "no folder.yaml": b"concept: mushroom\nconcept_images: ''\n",
+    "no folders.yaml": b"concept: [mushroom, owl]\nconcept_images: [null, '']\n",
+    "nothing safe.yaml": b"concept: mushroom\nsafe_images: ''\n",
     "blank.txt": b"\n# nothing\n",
 }
 
@@ -35,6 +38,17 @@ TABLE = [
     (["demo", "--config", "unknown.yaml"], "no option of demo 'speed'"),
     (["demo", "--config", "words.yaml"], "seed"),
     (["immunize", "nowhere", "--concept", "x"], "no model 'nowhere'"),
+    (["immunize", "--config", "no folder.yaml"], "concept_images: the path is empty; name a folder or file, or leave it out"),
+    (["immunize", "--config", "no folders.yaml"], "concept_images: the path is empty"),
+    (["immunize", "--config", "nothing safe.yaml"], "safe_images: the path is empty"),
+    (["attack", "--config", "no folder.yaml"], "concept_images: the path is empty"),
+    (["evaluate", "--config", "no folders.yaml"], "concept_images: the path is empty"),
+    (
+        ["immunize", "tiny", "--concept", "owl", "--method", "esd", "--set", "variant=u", "--set", "adapter_rank=2"],
+        "variant chooses",
+    ),
+    (["immunize", "tiny", "--concept", "owl", "--set", "train=attention", "--set", "adapter_rank=2"], "train chooses weights, and"),
+    (["attack", "tiny", "--concept", "owl", "--attack", "custom-diffusion", "--set", "identifier=../x"], "identifier"),
     (["immunize", "tiny"], "concept: field required"),
     (["immunize", "tiny", "--concept", "mushroom", "--method", "magic"], "no method 'magic'"),
     (["immunize", "tiny", "--concept", "mushroom", "--set", "speed=3"], "no option of method 'gift' 'speed'"),

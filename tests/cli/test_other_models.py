@@ -208,6 +208,39 @@ def test_kohya_files_that_will_not_be_are_told_at_once(here: Path, more: list[st
     assert not (here / "out").exists()
 
 
+@pytest.mark.parametrize("row", [row for row in ROWS if row.name in {"sd3", "pixart-sigma"}], ids=lambda row: row.name)
+def test_kohya_s_layout_of_another_denoiser_is_refused_before_the_first_step(row: Row, here: Path) -> None:
+    row.model().save(here / "model")
+    (here / "few.yaml").write_text("{evaluation_pictures: 2, sampler_steps: 1}")
+    done = CliRunner().invoke(app, ["attack", "model", *SEARCH[:4], *SEARCH[6:], "--kohya", "--output", "out"])
+    assert done.exit_code == 2
+    assert "--kohya writes the LoRA of a UNet, and model has a transformer; leave it out" in done.stderr
+    assert "step" not in done.stderr
+    assert not (here / "out" / "weights").exists()
+
+
+def test_the_original_and_the_base_are_opened_in_the_same_variant(here: Path) -> None:
+    ROWS[0].model().pipeline.save_pretrained(here / "model", variant="fp16")
+    (here / "few.yaml").write_text("{evaluation_pictures: 2, sampler_steps: 1}")
+    base = ["--attack", "toward-base", "--base", "model", "--variant", "fp16", "--output", "out"]
+    assert "step" in ran("attack", "model", *SEARCH[:4], *SEARCH[6:], *base)
+    (here / "few.yaml").write_text("{pictures: 2, safe_pictures: 4, sampler_steps: 1, redraw: false}")
+    told = [
+        "--config",
+        "few.yaml",
+        "--concept",
+        "a fox",
+        "--concept-images",
+        "pictures",
+        "--original",
+        "model",
+        "--variant",
+        "fp16",
+    ]
+    ran("evaluate", "model", *told, "--output", "evaluated")
+    assert json.loads((here / "evaluated" / "evaluation.json").read_text())["fid"] == pytest.approx(0, abs=1e-3)
+
+
 def test_the_next_command_that_is_told_can_be_run(here: Path) -> None:
     ROWS[0].model().save(here / "model")
     few = ["--set", "steps=1", "--set", "batch_size=2", "--config", "few.yaml", "--method", "ascent"]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from gift.cli import immunize as verb
@@ -108,6 +109,29 @@ def test_weights_that_changed_under_the_same_path_are_other_weights(gift: Gift, 
     code, said = gift("out")
     assert code == 2
     assert 'weights: "' in said.splitlines()[-1]
+
+
+def test_another_scheduler_or_autoencoder_under_the_same_path_is_another_model(gift: Gift, stopped: Gift) -> None:
+    assert stopped("out")[0] == 130
+    scheduler, vae = Path("model/scheduler/scheduler_config.json"), Path("model/vae/diffusion_pytorch_model.safetensors")
+    kept = scheduler.read_text()
+    scheduler.write_text(json.dumps(json.loads(kept) | {"prediction_type": "v_prediction"}))
+    code, said = gift("out")
+    assert (code, 'scheduler: "' in said.splitlines()[-1]) == (2, True), said
+    scheduler.write_text(kept)
+    weights = load_file(vae)
+    save_file({name: 1.01 * value for name, value in weights.items()}, vae, metadata={"format": "pt"})
+    code, said = gift("out")
+    assert (code, 'weights: "' in said.splitlines()[-1]) == (2, True), said
+
+
+def test_flags_about_saving_leave_the_file_s_others(gift: Gift) -> None:
+    Path("saving.yaml").write_text(
+        "{model: model, concept: fox, concept_pictures: 2, safe_pictures: 2, saving: {precision: bf16, ema: 0.5}}"
+    )
+    assert gift("out", "--config", "saving.yaml", "--accumulate", "2", "--ema", "0.9")[0] == 0
+    told = yaml.safe_load(Path("out/config.yaml").read_text())["saving"]
+    assert (told["precision"], told["ema"], told["accumulate"]) == ("bf16", 0.9, 2)
 
 
 def test_a_result_that_cannot_be_written_costs_no_steps(gift: Gift, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gift.data.latents import encode_set
+from gift.errors import GiftError
 from gift.immunizers import Gift, Task
 from gift.immunizers.concept_loss import ConceptLoss
 from gift.immunizers.terms import watch_layers
@@ -73,6 +74,18 @@ def test_each_kind_has_a_bound_of_its_own(task: Task, share: float, own: int, ot
     shares = torch.tensor([own, other]) / 8
     assert float(loss) == pytest.approx(float((shares * losses).sum()), rel=1e-5)
     assert float(objective.detach()) == pytest.approx(-3 * float((shares * torch.log1p(losses)).sum()), rel=1e-5)
+
+
+@pytest.mark.parametrize(("share", "batch", "other"), [(0.9, 2, 1), (0.9, 4, 3), (0.1, 2, 1), (1.0, 1, 1)])
+def test_the_concept_s_own_words_stay_in_every_batch(task: Task, share: float, batch: int, other: int) -> None:
+    loss = ConceptLoss(Gift(other_words=share), task, batch)
+    assert sum(size for size, data in loss.draws if isinstance(data, Renamed)) == other
+    assert sum(size for size, _ in loss.draws) == batch
+
+
+def test_a_batch_of_one_picture_can_not_be_shared(task: Task) -> None:
+    with pytest.raises(GiftError, match=r"other_words=0\.1 shares a batch of one picture; raise batch_size"):
+        ConceptLoss(Gift(other_words=0.1), task, 1)
 
 
 def test_noising_is_of_the_concepts_own_words(task: Task) -> None:

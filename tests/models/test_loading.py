@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -19,10 +20,10 @@ from safetensors.torch import load_file, save, save_file
 
 from gift.errors import GiftError
 from gift.models import load
-from gift.models.loading import FAMILIES, check_safetensors
+from gift.models.loading import FAMILIES, check_safetensors, load_beside
 from gift.models.sd import StableDiffusion
 from tests.conftest import random_pipeline, same_state, state_of
-from tests.models.families import sdxl_pipeline
+from tests.models.families import ROWS, Row, sdxl_pipeline
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 GOOD = save({"a": torch.arange(6.0).view(2, 3), "b": torch.ones(4, dtype=torch.float16)})
@@ -175,6 +176,25 @@ def swap_shape(folder: Path) -> None:
     save_file({**weights, "conv_in.bias": torch.zeros(3)}, folder / WEIGHTS)
 
 
+def lose(file: str, name: str) -> Callable[[Path], object]:
+    def spoil(folder: Path) -> None:
+        weights = load_file(folder / file)
+        del weights[name]
+        save_file(weights, folder / file, metadata={"format": "pt"})
+
+    return spoil
+
+
+def say(file: str, **values: object) -> Callable[[Path], object]:
+    """Other values in a configuration."""
+
+    def spoil(folder: Path) -> None:
+        config = json.loads((folder / file).read_text())
+        (folder / file).write_text(json.dumps(config | values))
+
+    return spoil
+
+
 BAD_FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (empty, r"no model_index\.json; it is empty"),
     "no index": (lambda f: (f / "model_index.json").unlink(), r"no model_index\.json; it holds "),
@@ -195,6 +215,13 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no vocabulary": (no_vocabulary, "holds no vocabulary"),
     "no scheduler": (lambda f: shutil.rmtree(f / "scheduler"), "can't open"),
     "weights of another shape": (swap_shape, "can't open"),
+    "a weight of the denoiser lost": (lose(WEIGHTS, "conv_in.bias"), r"the weights of unet lack conv_in\.bias; save it again"),
+    "a number of heads that is none": (say("unet/config.json", attention_head_dim=0), "can't open"),
+    "a type that is none": (say("unet/config.json", block_out_channels=5), "can't open"),
+    "a tokenizer without a length": (
+        say("tokenizer/tokenizer_config.json", model_max_length=None),
+        "tokenizer has no model_max_length; write it into its tokenizer_config.json",
+    ),
 }
 
 
@@ -204,7 +231,23 @@ def test_folders_that_are_no_model_are_told(saved: Path, tmp_path: Path, kind: s
     folder = tmp_path / "m"
     shutil.copytree(saved, folder)
     spoil(folder)
-    told(lambda: load(folder), words)
+    told(lambda: load(folder).encode_prompts(["a fox"]), words)
+
+
+ENCODERS = [(row, part) for row in ROWS for part in row.model().text_encoders]
+
+
+@pytest.mark.parametrize(("row", "part"), ENCODERS, ids=[f"{row.name} {part}" for row, part in ENCODERS])
+@pytest.mark.parametrize("how", ["lost", "renamed"])
+def test_a_text_encoder_is_never_filled_up_at_random(row: Row, part: str, how: str, tmp_path: Path) -> None:
+    folder = row.model().save(tmp_path / "m")
+    load(folder)
+    (file,) = (folder / part).glob("*.safetensors")
+    weights = load_file(file)
+    name = next(key for key in sorted(weights) if "layer" in key or "block" in key)
+    value = weights.pop(name)
+    save_file(weights | ({f"other.{name}": value} if how == "renamed" else {}), file, metadata={"format": "pt"})
+    told(lambda: load(folder), f"the weights of {part} lack .*{re.escape(name.removeprefix('model.'))}; save it again")
 
 
 @pytest.mark.parametrize(
@@ -351,6 +394,14 @@ def test_an_unusable_device_is_told(saved: Path) -> None:
 
 def test_an_absent_variant_is_told(saved: Path) -> None:
     told(lambda: load(saved, variant="fp8"), "has no variant 'fp8'; it has none: leave it out")
+
+
+def test_a_second_model_is_opened_in_the_first_one_s_variant_where_it_has_that(saved: Path, tmp_path: Path) -> None:
+    assert load_beside(str(saved), "fp16").source == str(saved)
+    load(saved).pipeline.save_pretrained(tmp_path / "half", variant="fp16")
+    told(lambda: load(tmp_path / "half"), "can't open")
+    assert same_state(state_of(load_beside(str(tmp_path / "half"), "fp16")), state_of(load(saved)))
+    told(lambda: load_beside("nowhere/at/all", "fp16"), "no model")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from gift.errors import GiftError
@@ -18,6 +18,7 @@ from gift.models.lora import (
     AdapterKind,
     attach_lora,
     detach_lora,
+    has_lora,
     open_lora,
     redraw_lora,
     save_lora,
@@ -140,6 +141,32 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
         "can't be read|header|does not fit",
     ),
 }
+
+
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_a_file_of_which_a_part_fits_is_refused(random_model: StableDiffusion, tmp_path: Path, share: float) -> None:
+    """An adapter that is half on looks like a weak attack."""
+    other = random_model.copy()
+    shake(attach_lora(random_model, 2))
+    file = save_lora(random_model, tmp_path / "lora") / LORA_FILE
+    weights = load_file(file)
+    kept = sorted(weights)[: round(share * len(weights)) - 2]
+    save_file({key if key in kept else key.replace("attn", "otherattn"): value for key, value in weights.items()}, file)
+    was = output(other)
+    with pytest.raises(GiftError, match=rf"(?s)({len(weights) - len(kept)} of the {len(weights)} tensors in|does not fit)"):
+        open_lora(other, file)
+    assert torch.equal(output(other), was)
+
+
+def test_a_file_for_the_text_encoder_alone_is_read(random_model: StableDiffusion, tmp_path: Path) -> None:
+    other = random_model.copy(text=True)
+    shake(attach_lora(random_model, 2, text=True))
+    file = save_lora(random_model, tmp_path / "lora") / LORA_FILE
+    save_file({key: value for key, value in load_file(file).items() if key.startswith("text_encoder")}, file)
+    before = other.encode_prompts(["a fox"])["states"]
+    open_lora(other, file)
+    assert not torch.equal(other.encode_prompts(["a fox"])["states"], before)
+    assert not has_lora(other), "the denoiser has none"
 
 
 @pytest.mark.parametrize("kind", BAD)

@@ -155,6 +155,25 @@ def test_micro_batches_change_no_attack(random_model: StableDiffusion, concept_s
         assert [x[name] for x in parts] == pytest.approx([x[name] for x in plain], rel=1e-4)
 
 
+def test_micro_batches_are_of_an_erasure_too(
+    random_model: StableDiffusion, concept_set: LatentSet, safe_set: LatentSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same weights to rounding; no more than a part of the batch goes through the denoiser with gradients."""
+    how, sizes, usual = Esd(steps=3, batch_size=4, sampler_steps=3), list[int](), StableDiffusion.predict_in_training
+    plain = how(random_model, concept_set, safe_set)
+
+    def watched(self: StableDiffusion, latents: torch.Tensor, *rest: Any) -> torch.Tensor:
+        sizes.append(len(latents))
+        return usual(self, latents, *rest)
+
+    monkeypatch.setattr(StableDiffusion, "predict_in_training", watched)
+    parts = how(random_model, concept_set, safe_set, saving=Saving(accumulate=2))
+    assert sizes == [2] * 6
+    assert not same_state(state_of(plain), state_of(random_model))
+    for name, value in state_of(plain).items():
+        torch.testing.assert_close(state_of(parts)[name], value, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("bound", ["identity", "log"])
 def test_micro_batches_change_no_defence(
     random_model: StableDiffusion, concept_set: LatentSet, safe_set: LatentSet, bound: Literal["identity", "log"]

@@ -28,7 +28,10 @@ class RepNoise(Joint):
     rate: Rate = Field(default=5e-4, description="learning rate (choice)")
     noise_weight: float = Field(default=0.001, ge=0, description="beta")
     ascent_weight: float = Field(default=1.0, ge=0, description="alpha (the code: 1)")
-    layers: str = Field(default=r"\.(ff|img_mlp)$", description="layers whose outputs are noised: the blocks' MLPs (the code's)")
+    layers: str = Field(
+        default=r"\.(ff|img_mlp)$",
+        description="layers whose outputs are noised: the blocks' MLPs (the code's); of FLUX those of its two-stream blocks",
+    )
     distance: Distance = Field(default="mmd", description="distance to noise (the paper's)")
     varied_share: float = Field(default=0.0, ge=0, lt=1, description="share of safe pictures that are varied (none, as published)")
     varied_concept: float = Field(default=0.0, ge=0, lt=1, description="share of the concept's pictures that are varied (none)")
