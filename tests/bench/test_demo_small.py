@@ -150,6 +150,7 @@ def test_an_attack_may_have_steps_of_its_own(small: Small, tmp_path: Path) -> No
         row["steps_to_recover"] = None
     (tmp_path / "result.json").write_text(json.dumps(record))
     page = write_page(tmp_path).read_text(encoding="utf-8")
+    assert f"after at most {max(lengths.values())} steps" in page
     for name, steps in lengths.items():
         assert f"not within {steps} steps" in page
         assert f"{steps} steps of full fine-tuning ({name})" in page

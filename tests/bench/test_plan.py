@@ -33,3 +33,10 @@ def test_a_bundled_grid_is_read_though_a_folder_has_its_name(tmp_path: Path, mon
         read_grid("mine")
     (tmp_path / "worst").write_text("{concepts: [owl], seeds: [7], methods: [esd], attacks: [lora]}")
     assert read_grid("worst").seeds == (7,)
+
+
+@pytest.mark.parametrize(("concepts", "named"), [("'category:food', 'category : food'", "category:food"), ("owl, ' owl'", "owl")])
+def test_a_concept_that_is_spelt_twice_is_told(concepts: str, named: str, tmp_path: Path) -> None:
+    (tmp_path / "grid.yaml").write_text(f"{{concepts: [{concepts}], seeds: [0], methods: [esd], attacks: [lora]}}")
+    with pytest.raises(GiftError, match=f"concepts lists '{named}' twice; give each once"):
+        read_grid(tmp_path / "grid.yaml")
