@@ -18,7 +18,7 @@ from gift.files import need_utf8
 from gift.launch import flagged, launched
 from gift.models.base import DenoisingModel
 from gift.models.flux import Flux
-from gift.models.hub import INDEX, explained, parse_hub_id
+from gift.models.hub import INDEX, NETWORK, explained, parse_hub_id
 from gift.models.latent import LatentDiffusion
 from gift.models.pixart import PixArtAlpha, PixArtSigma
 from gift.models.qwen import QwenImage
@@ -322,8 +322,8 @@ def _open(family: type[LatentDiffusion], where: Path | str, absent: list[str], h
         pipeline = kind.from_pretrained(where, torch_dtype=dtypes, use_safetensors=True, **given)
         check_whole(pipeline, str(where), options.get("variant"))
     except Exception as error:  # of a folder's odd values libraries raise anything
-        if isinstance(error, GiftError) or type(error).__module__.startswith("huggingface_hub"):
-            raise
+        if isinstance(error, GiftError) or type(error).__module__.partition(".")[0] in ("huggingface_hub", *NETWORK):
+            raise  # the hub's are told where it was asked
         variant = options.get("variant")
         if variant is not None and f"{variant}" in str(error):
             raise NoVariantError(f"{where} has no variant '{variant}'; {_variants(where, options.get('revision'))}") from error
