@@ -152,6 +152,9 @@ def test_the_limit_stands_in_the_summary_and_the_table(kept: Any) -> None:
     kept([{"concept": row["concept"], "attack": row["settings"]["attack"], "seed": 0, "curve": [(0, 0.9), (curve[-1][0], 1.0)]}])
     sooner = next(text for text in limit_sentences(summarise(rows)) if "models that never saw" in text)
     shown = table(summarise(rows))
+    heads = [list(column.cells) for column in shown.columns][:4]
+    (here,) = (place for place, pair in enumerate(zip(*heads[:2], strict=True)) if pair == (row["method"], "full"))
+    assert [cells[here] for cells in heads[2:]] == [f"{group['means'][key]['mean']:.2f}" for key in ("score_before", "score_after")]
     (place,) = (place for place, name in enumerate(shown.columns[0].cells) if str(name).startswith("never learned (1 of "))
     assert [list(column.cells)[place] for column in shown.columns][1:4] == ["full", "0.90", "1.00"]
     assert re.search(r"That is \d+.% more than the control relearns, and a", sooner)
