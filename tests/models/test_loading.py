@@ -234,20 +234,18 @@ def test_folders_that_are_no_model_are_told(saved: Path, tmp_path: Path, kind: s
     told(lambda: load(folder).encode_prompts(["a fox"]), words)
 
 
-ENCODERS = [(row, part) for row in ROWS for part in row.model().text_encoders]
-
-
-@pytest.mark.parametrize(("row", "part"), ENCODERS, ids=[f"{row.name} {part}" for row, part in ENCODERS])
+@pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])
 @pytest.mark.parametrize("how", ["lost", "renamed"])
-def test_a_text_encoder_is_never_filled_up_at_random(row: Row, part: str, how: str, tmp_path: Path) -> None:
+def test_a_text_encoder_is_never_filled_up_at_random(row: Row, how: str, tmp_path: Path) -> None:
     folder = row.model().save(tmp_path / "m")
-    load(folder)
-    (file,) = (folder / part).glob("*.safetensors")
-    weights = load_file(file)
-    name = next(key for key in sorted(weights) if "layer" in key or "block" in key)
-    value = weights.pop(name)
-    save_file(weights | ({f"other.{name}": value} if how == "renamed" else {}), file, metadata={"format": "pt"})
-    told(lambda: load(folder), f"the weights of {part} lack .*{re.escape(name.removeprefix('model.'))}; save it again")
+    for part in load(folder).text_encoders:
+        (file,) = (folder / part).glob("*.safetensors")
+        whole = load_file(file)
+        name = next(key for key in sorted(whole) if "layer" in key or "block" in key)
+        weights = {key: value for key, value in whole.items() if key != name}
+        save_file(weights | ({f"other.{name}": whole[name]} if how == "renamed" else {}), file, metadata={"format": "pt"})
+        told(lambda: load(folder), f"the weights of {part} lack .*{re.escape(name.removeprefix('model.'))}; save it again")
+        save_file(whole, file, metadata={"format": "pt"})
 
 
 @pytest.mark.parametrize(
@@ -330,6 +328,8 @@ def test_a_checkpoint_is_opened_by_the_pipeline_that_its_names_tell(
     opened = load(file, device="cpu")
     assert opened.pipeline is made
     assert type(opened) is FAMILIES[type(made).__name__]
+    made.vae.to("meta")
+    told(lambda: load(file, device="cpu"), f"{re.escape(str(file))}: the weights of vae lack .* more.; save it again")
 
 
 def answer(monkeypatch: pytest.MonkeyPatch, what: Path | Exception) -> None:

@@ -30,9 +30,9 @@ def _fitting(base: DenoisingModel | None, model: DenoisingModel) -> DenoisingMod
 
 
 @torch.no_grad()
-def _begin_anew(own: dict[str, nn.Parameter]) -> None:
+def _begin_anew(layer: nn.Module) -> None:
     """A layer's own parameters where its class has no `reset_parameters`: norms at scale 1, shift 0; tables small and random."""
-    for name, parameter in own.items():
+    for name, parameter in layer.named_parameters(recurse=False):
         if parameter.ndim == 1:
             parameter.fill_(0.0 if name == "bias" else 1.0)
         else:
@@ -50,8 +50,7 @@ class Reinit(Full):
 
     def prepare(self, work: DenoisingModel, base: DenoisingModel | None, seed: int) -> None:
         """Initialises the chosen layers as PyTorch does a new one; those without a start of their own as diffusers does."""
-        chosen = named_by(work.denoiser, self.fresh)
-        layers = {name.rpartition(".")[0] for name in chosen}
+        layers = {name.rpartition(".")[0] for name in named_by(work.denoiser, self.fresh)}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             for name in sorted(layers):
@@ -59,9 +58,7 @@ class Reinit(Full):
                 if hasattr(layer, "reset_parameters"):
                     layer.reset_parameters()
                 else:
-                    _begin_anew(
-                        {key: p for key, p in layer.named_parameters(recurse=False) if f"{name}.{key}".lstrip(".") in chosen}
-                    )
+                    _begin_anew(layer)
 
 
 class TowardBase(Full):

@@ -166,13 +166,10 @@ def read_config(path: Path | None) -> dict[str, Any]:
 
 
 def resolve(config: Path | None, flags: dict[str, Any], options: list[str] | None = None) -> dict[str, Any]:
-    """The file's options with the given flags over them; `--set` pairs go into 'options', parts of one option over its others."""
+    """The file's options with the given flags over them, parts of one option over its others; `--set` pairs go into 'options'."""
     from gift.settings import parse_options
 
-    kept = read_config(config)
-    resolved = {**kept, **{key: value for key, value in flags.items() if value is not None}}
-    if isinstance(flags.get("saving"), dict) and isinstance(kept.get("saving"), dict):
-        resolved["saving"] = _over(kept["saving"], flags["saving"])
+    resolved = _over(read_config(config), {key: value for key, value in flags.items() if value is not None})
     if options:
         kept = resolved.get("options") or {}
         if not isinstance(kept, dict):

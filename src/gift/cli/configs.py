@@ -38,6 +38,11 @@ class _Config(BaseModel):
         return value
 
     @property
+    def concepts(self) -> list[str]:
+        """One or several."""
+        return self.concept if isinstance(self.concept, list) else [self.concept]
+
+    @property
     def opening(self) -> dict[str, Any]:
         """The arguments of `gift.load` beside the model itself."""
         return {name: getattr(self, name) for name in self.OPENING}

@@ -83,7 +83,7 @@ def evaluate(
     from gift.settings import validated
 
     chosen = validated(EvaluateConfig, given, "evaluate")
-    mine = folders_of(len(chosen.concept) if isinstance(chosen.concept, list) else 1, chosen.concept_images)
+    mine = folders_of(len(chosen.concepts), chosen.concept_images)
     with output_folder(output, "evaluate") as folder:
         check_pictures(*mine, chosen.real_images, skip_bad_images=chosen.skip_bad_images, least=2)
         opened = load(chosen.model, **chosen.opening)

@@ -100,8 +100,7 @@ def immunize(
     methods = make_immunizers(chosen.method, chosen.options)
     chosen.saving.check()
     reporter = tracked(Live(), chosen.tracker, output, chosen.model_dump(mode="json"))
-    count = len(chosen.concept) if isinstance(chosen.concept, list) else 1
-    mine = folders_of(count, chosen.concept_images)
+    mine = folders_of(len(chosen.concepts), chosen.concept_images)
     with output_folder(output, "immunize", "model", [chosen.model, *mine, chosen.safe_images]) as folder:
         check_pictures(*mine, chosen.safe_images, skip_bad_images=chosen.skip_bad_images)
         opened = load(chosen.model, **chosen.opening)
@@ -145,8 +144,7 @@ def immunize(
             what = f"({loss['pictures']} pictures{share})"
             reporter.say(f"{name}: mean loss {loss['before']:.4f} before, {loss['after']:.4f} after {what}")
         reporter.say(f"immunized model in {folder / 'model'} after {meter.seconds:.0f} s; peak memory {meter.peak_mb:.0f} MB")
-        first = chosen.concept if isinstance(chosen.concept, str) else chosen.concept[0]
-        command = ["gift", "attack", str(folder / "model"), "--concept", first]
+        command = ["gift", "attack", str(folder / "model"), "--concept", chosen.concepts[0]]
         if bench.art is None:  # nothing recognises it
             command += ["--concept-images", str(mine[0] or "FOLDER"), "--similarity", "clip:FOLDER"]
         reporter.say(f"next: {shlex.join(command)}")

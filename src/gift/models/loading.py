@@ -274,6 +274,7 @@ def _from_file(file: Path, held_in: torch.dtype) -> Opened:
         raise GiftError(
             f"{file} could not be opened as a {kind} checkpoint ({reason}); convert it to a diffusers folder"
         ) from error
+    check_whole(pipeline, str(file), None)
     for name, part in pipeline.components.items():
         if isinstance(part, torch.nn.Module) and name != "vae":
             part.to(held_in)

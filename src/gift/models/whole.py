@@ -26,10 +26,9 @@ def check_whole(pipeline: Any, name: str, variant: str | None) -> None:
     for part, network in pipeline.components.items():
         if not isinstance(network, nn.Module):
             continue
+        missing = [key for key, parameter in network.named_parameters() if parameter.is_meta]
         if isinstance(network, PreTrainedModel):
-            missing = _missing(network, variant)
-        else:
-            missing = [key for key, parameter in network.named_parameters() if parameter.is_meta]
+            missing += _missing(network, variant)
         if missing:
             more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
             raise GiftError(f"{name}: the weights of {part} lack {missing[0]}{more}; save it again, or get it anew")
@@ -38,7 +37,7 @@ def check_whole(pipeline: Any, name: str, variant: str | None) -> None:
 def _missing(network: PreTrainedModel, variant: str | None) -> list[str]:
     """Of a network of transformers the names that its file lacks; found without reading the weights again."""
     folder = Path(network.name_or_path)  # of a repository, where its files lie here
-    if not network.name_or_path or not folder.is_dir():  # it was made here
+    if not network.name_or_path or not any(folder.glob("*.safetensors")):  # it was made here, or of another file
         return []
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
